@@ -1,0 +1,21 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace btnet {
+
+/// Order of the three colour channels of an image in memory.
+enum class ColorOrder { rgb, bgr };
+
+/// A uint8 image that somebody else owns: any size, any strides (negative ones too), never written to.
+///
+/// Pixel (y, x), channel c is at data + y * row_stride + x * column_stride + c * channel_stride; strides are in bytes.
+/// One channel is grey (taken as three equal channels by networks), three are colour.
+struct ImageView {
+  const std::uint8_t* data;
+  int height, width, channels;
+  std::ptrdiff_t row_stride, column_stride, channel_stride;
+};
+
+}  // namespace btnet
