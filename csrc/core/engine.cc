@@ -1,0 +1,212 @@
+#include "btnet/engine.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <new>
+#include <string>
+#include <utility>
+
+#include "btnet/error.h"
+#include "core/batching.h"
+#include "core/worker_pool.h"
+#include "openvino/openvino_executor.h"
+
+namespace btnet {
+namespace {
+
+constexpr int kPlanes = 3;
+
+/// float32 values on a 64-byte boundary, as executors want them.
+class Buffer {
+ public:
+  float* reserve(std::size_t size) {
+    if (size > size_) {
+      values_.reset();
+      values_.reset(static_cast<float*>(::operator new(size * sizeof(float), kAlignment)));
+      size_ = size;
+    }
+    return values_.get();
+  }
+
+ private:
+  static constexpr std::align_val_t kAlignment{64};
+  struct Free {
+    void operator()(float* values) const { ::operator delete(values, kAlignment); }
+  };
+  std::unique_ptr<float, Free> values_;
+  std::size_t size_ = 0;
+};
+
+/// What one worker keeps between chunks.
+struct Workspace {
+  Resampler resampler;
+  Buffer input, output;
+};
+
+std::string listed(const std::vector<int>& values) {
+  std::string text;
+  for (const int value : values) text += (text.empty() ? "" : ", ") + std::to_string(value);
+  return text;
+}
+
+std::vector<int> choose_resolutions(const Bundle& bundle, std::vector<int> wanted) {
+  if (wanted.empty()) return bundle.resolutions;
+  std::sort(wanted.begin(), wanted.end());
+  wanted.erase(std::unique(wanted.begin(), wanted.end()), wanted.end());
+  for (const int resolution : wanted) {
+    if (!std::binary_search(bundle.resolutions.begin(), bundle.resolutions.end(), resolution)) {
+      throw InvalidOption("resolutions names " + std::to_string(resolution) + ", but the bundle " + bundle.name +
+                          " has branches for " + listed(bundle.resolutions));
+    }
+  }
+  return wanted;
+}
+
+void check_images(const ImageView* images, std::size_t count) {
+  for (std::size_t i = 0; i < count; ++i) {
+    const ImageView& image = images[i];
+    const std::string name = "images[" + std::to_string(i) + "]";
+    if (image.height < 1 || image.width < 1) {
+      throw InvalidImage(name + " has no pixels: it is " + std::to_string(image.height) + " high and " +
+                         std::to_string(image.width) + " wide");
+    }
+    if (image.channels != 1 && image.channels != 3) {
+      throw InvalidImage(name + " has " + std::to_string(image.channels) + " channels, expected 3 (or 1: grey)");
+    }
+    if (image.data == nullptr) throw InvalidImage(name + " has a null pointer for its pixels");
+  }
+}
+
+void scale_to_length_one(float* embedding, int dim) {
+  double squares = 0.0;
+  for (int k = 0; k < dim; ++k) squares += double{embedding[k]} * embedding[k];
+  if (squares == 0.0) return;
+  const double scale = 1.0 / std::sqrt(squares);
+  for (int k = 0; k < dim; ++k) embedding[k] = static_cast<float>(embedding[k] * scale);
+}
+
+std::unique_ptr<Executor> make_executor(const Bundle& bundle, const EngineOptions& options) {
+  if (options.device.compare(0, 4, "cuda") == 0) {
+    throw BackendUnavailable("device '" + options.device +
+                             "' is not available: this build of btnet runs on 'cpu' only");
+  }
+  if (options.device != "cpu") throw InvalidOption("device must be 'cpu', not '" + options.device + "'");
+  return make_openvino_executor(bundle, choose_resolutions(bundle, options.resolutions),
+                                {options.precision, options.hint, options.threads, options.log});
+}
+
+}  // namespace
+
+struct Engine::State {
+  State(Bundle opened, std::unique_ptr<Executor> given, const EngineOptions& options)
+      : bundle(std::move(opened)),
+        executor(std::move(given)),
+        resolutions(choose_resolutions(bundle, options.resolutions)),
+        indicator(options.indicator.empty() ? bundle.indicator : parse_indicator(options.indicator)),
+        rounding(options.rounding.empty() ? bundle.rounding : parse_rounding(options.rounding)),
+        swap_red_blue(options.color != bundle.color),
+        process(::getpid()),
+        pool(executor->slots()) {
+    if (executor->dim() != bundle.dim) {
+      throw InvalidOption("the executor's embeddings have length " + std::to_string(executor->dim()) +
+                          ", but the bundle's have " + std::to_string(bundle.dim));
+    }
+    for (int worker = 0; worker < pool.workers(); ++worker) workspaces.push_back({Resampler(bundle.filter), {}, {}});
+  }
+
+  std::vector<int> select(const ImageView* images, std::size_t count) const {
+    check_images(images, count);
+    std::vector<int> selected(count);
+    std::transform(images, images + count, selected.begin(), [this](const ImageView& image) {
+      return select_resolution(image.width, image.height, resolutions, indicator, rounding);
+    });
+    return selected;
+  }
+
+  void embed_chunk(const Chunk& chunk, const Plan& plan, const ImageView* images, float* out,
+                   const EmbedOptions& options, int worker);
+
+  const Bundle bundle;
+  const std::unique_ptr<Executor> executor;
+  const std::vector<int> resolutions;
+  const Indicator indicator;
+  const Rounding rounding;
+  const bool swap_red_blue;
+  const pid_t process;
+  std::vector<Workspace> workspaces;  // one a worker
+  WorkerPool pool;                    // last, so that its threads end before what they use does
+};
+
+void Engine::State::embed_chunk(const Chunk& chunk, const Plan& plan, const ImageView* images, float* out,
+                                const EmbedOptions& options, int worker) {
+  Workspace& space = workspaces[worker];
+  const int side = chunk.resolution;
+  const int views = options.flip ? 2 : 1;  // the image, and its mirror image in the row after it
+  const int rows = static_cast<int>(chunk.end - chunk.begin) * views;
+  const std::size_t pixels = std::size_t{kPlanes} * side * side;
+  const std::size_t dim = bundle.dim;
+  float* input = space.input.reserve(rows * pixels);
+  float* output = space.output.reserve(rows * dim);
+
+  for (int row = 0; row < rows; ++row) {
+    const ImageView& image = images[plan.order[chunk.begin + row / views]];
+    space.resampler.resize_normalize(image, side, side, bundle.normalization, swap_red_blue, row % views == 1,
+                                     input + row * pixels);
+  }
+  executor->run(side, rows, input, output, worker);
+  for (int row = 0; row < rows; row += views) {
+    float* embedding = out + plan.order[chunk.begin + row / views] * dim;
+    std::copy_n(output + row * dim, dim, embedding);
+    if (options.flip) {
+      const float* mirrored = output + (row + 1) * dim;
+      std::transform(embedding, embedding + dim, mirrored, embedding, std::plus<>());
+    }
+    if (options.normalize) scale_to_length_one(embedding, bundle.dim);
+  }
+}
+
+Engine::Engine(const std::filesystem::path& bundle, const EngineOptions& options) {
+  Bundle opened = Bundle::open(bundle);
+  auto executor = make_executor(opened, options);
+  state_ = std::make_unique<State>(std::move(opened), std::move(executor), options);
+}
+
+Engine::Engine(Bundle bundle, std::unique_ptr<Executor> executor, const EngineOptions& options)
+    : state_(std::make_unique<State>(std::move(bundle), std::move(executor), options)) {}
+
+Engine::~Engine() {
+  // In a forked child the threads are gone while their locks may be held: ending them properly would wait for ever.
+  if (state_ && state_->process != ::getpid()) state_.release();
+}
+
+Engine::Engine(Engine&&) noexcept = default;
+Engine& Engine::operator=(Engine&&) noexcept = default;
+
+void Engine::embed(const ImageView* images, std::size_t count, float* out, const EmbedOptions& options) const {
+  State& state = *state_;
+  if (state.process != ::getpid()) {
+    throw Error("this engine was made in another process, and its threads do not survive fork(): make one in this one");
+  }
+  const int views = options.flip ? 2 : 1;
+  const auto max_chunk = [&](int resolution) { return state.executor->max_batch(resolution) / views; };
+  const Plan plan = plan_chunks(state.select(images, count), max_chunk, state.pool.workers());
+  state.pool.run(
+      plan.chunks.size(),
+      [&](std::size_t chunk, int worker) { state.embed_chunk(plan.chunks[chunk], plan, images, out, options, worker); },
+      options.poll);
+}
+
+void Engine::select(const ImageView* images, std::size_t count, int* out) const {
+  const std::vector<int> selected = state_->select(images, count);
+  std::copy(selected.begin(), selected.end(), out);
+}
+
+int Engine::dim() const { return state_->bundle.dim; }
+
+const std::vector<int>& Engine::resolutions() const { return state_->resolutions; }
+
+const Bundle& Engine::bundle() const { return state_->bundle; }
+
+}  // namespace btnet
