@@ -1,0 +1,180 @@
+#include "openvino/openvino_executor.h"
+
+#include <algorithm>
+#include <map>
+#include <openvino/openvino.hpp>
+#include <utility>
+
+#include "btnet/error.h"
+#include "core/cores.h"
+#include "core/environment.h"
+#include "core/sha256.h"
+#include "openvino/network_cache.h"
+
+namespace btnet {
+namespace {
+
+constexpr const char* kDevice = "CPU";
+
+void check_precision(ov::Core& core, const std::string& precision) {
+  if (precision == "f32" || precision == "int8") return;
+  if (precision != "bf16") {
+    throw InvalidOption("precision must be 'f32', 'bf16' or 'int8' on the CPU, not '" + precision + "'");
+  }
+  const auto capabilities = core.get_property(kDevice, ov::device::capabilities);
+  if (std::find(capabilities.begin(), capabilities.end(), ov::device::capability::BF16) == capabilities.end()) {
+    throw BackendUnavailable("precision 'bf16' is not available: this CPU has no bf16 instructions; use 'f32'");
+  }
+}
+
+int check_threads(int threads) {
+  if (threads < 0) throw InvalidOption("threads must not be negative, not " + std::to_string(threads));
+  return threads > 0 ? threads : available_cores();
+}
+
+bool is_latency(const std::string& hint) {
+  if (hint != "throughput" && hint != "latency") {
+    throw InvalidOption("hint must be 'throughput' or 'latency', not '" + hint + "'");
+  }
+  return hint == "latency";
+}
+
+// Which graphs a precision runs: bf16 is f32 with another arithmetic.
+std::string graph_precision(const std::string& precision) { return precision == "bf16" ? "f32" : precision; }
+
+std::shared_ptr<ov::Model> read_graph(ov::Core& core, const Bundle& bundle, const std::string& precision,
+                                      int resolution) {
+  const std::string path = bundle.graph(graph_precision(precision), resolution).string();
+  std::shared_ptr<ov::Model> model;
+  try {
+    model = core.read_model(path);
+  } catch (const ov::Exception& error) {
+    throw BundleError(path + " is not a graph that OpenVINO can read: " + error.what());
+  }
+  const std::string side = std::to_string(resolution);
+  const ov::PartialShape input{-1, 3, resolution, resolution};
+  const ov::PartialShape output{-1, bundle.dim};
+  if (model->inputs().size() != 1 || model->input().get_partial_shape() != input ||
+      model->input().get_element_type() != ov::element::f32) {
+    throw BundleError(path + " must have one float32 input of shape (N, 3, " + side + ", " + side + ")");
+  }
+  if (model->outputs().size() != 1 || model->output().get_partial_shape() != output ||
+      model->output().get_element_type() != ov::element::f32) {
+    throw BundleError(path + " must have one float32 output of shape (N, " + std::to_string(bundle.dim) + ")");
+  }
+  return model;
+}
+
+/// One resolution's network, compiled, with an inference request for each slot.
+struct Network {
+  std::shared_ptr<const MappedFile> file;  // where its constants live, if it came from the cache
+  ov::CompiledModel compiled;
+  std::vector<ov::InferRequest> requests;
+};
+
+class OpenVinoExecutor final : public Executor {
+ public:
+  OpenVinoExecutor(const Bundle& bundle, const std::vector<int>& resolutions, const OpenVinoOptions& options)
+      : bundle_(bundle), precision_(options.precision), cache_(cache_folder() / "openvino", options.log) {
+    const bool latency = is_latency(options.hint);
+    const int threads = check_threads(options.threads);
+    check_precision(core_, precision_);
+    slots_ = latency ? 1 : threads;
+    properties_ = {ov::num_streams(slots_), ov::inference_num_threads(threads), ov::hint::enable_cpu_pinning(false),
+                   ov::hint::inference_precision(precision_ == "bf16" ? ov::element::bf16 : ov::element::f32)};
+    for (const int resolution : resolutions) networks_[resolution] = load(resolution);
+  }
+
+  int slots() const override { return slots_; }
+
+  // Small chunks spread evenly over the slots and need little memory; the smaller the maps, the more images it takes to
+  // make reading the weights worth while.
+  int max_batch(int resolution) const override { return resolution > 28 ? 2 : resolution > 14 ? 4 : 16; }
+
+  int dim() const override { return bundle_.dim; }
+
+  void run(int resolution, int count, const float* input, float* output, int slot) override {
+    ov::InferRequest& request = networks_.at(resolution).requests.at(slot);
+    const std::size_t n = count;
+    const std::size_t side = resolution;
+    try {
+      // OpenVINO has no tensor of constant values; it only reads its inputs.
+      request.set_input_tensor(ov::Tensor(ov::element::f32, {n, 3, side, side}, const_cast<float*>(input)));
+      request.set_output_tensor(ov::Tensor(ov::element::f32, {n, static_cast<std::size_t>(dim())}, output));
+      request.infer();
+    } catch (const ov::Exception& error) {
+      throw Error("OpenVINO failed to run the branch for resolution " + std::to_string(resolution) + ": " +
+                  error.what());
+    }
+  }
+
+ private:
+  // A network that was just compiled holds all its folded weights in memory of its own, beside the packed ones that it
+  // computes with. One read back from the cache has the former in a mapped file, which the system can drop.
+  Network load(int resolution) {
+    const std::string key = cache_key(resolution);
+    Network network = from_cache(key);
+    if (!network.compiled) {
+      const auto graph = read_graph(core_, bundle_, precision_, resolution);
+      network.compiled = core_.compile_model(graph, kDevice, properties_);
+      if (cache_.store(key, [&](std::ostream& out) { network.compiled.export_model(out); })) {
+        Network again = from_cache(key);
+        if (again.compiled) network = std::move(again);
+      }
+    }
+    for (int slot = 0; slot < slots_; ++slot) network.requests.push_back(network.compiled.create_infer_request());
+    warm_up(network, resolution);
+    return network;
+  }
+
+  // The first run packs the weights into the layout that the CPU computes with; after it, those in the file are idle.
+  void warm_up(Network& network, int resolution) {
+    const std::size_t side = resolution;
+    ov::Tensor input(ov::element::f32, {1, 3, side, side});
+    std::fill_n(input.data<float>(), input.get_size(), 0.0f);
+    network.requests.front().set_input_tensor(input);
+    network.requests.front().infer();
+    if (network.file) network.file->release_pages();
+  }
+
+  Network from_cache(const std::string& key) {
+    Network network;
+    network.file = cache_.find(key);
+    if (!network.file) return {};
+    try {
+      const ov::Tensor blob(ov::element::u8, {NetworkCache::payload(*network.file)},
+                            const_cast<unsigned char*>(network.file->data()));
+      network.compiled = core_.import_model(blob, kDevice, properties_);
+    } catch (const ov::Exception& error) {
+      cache_.discard(key, error.what());
+      return {};
+    }
+    return network;
+  }
+
+  // Everything that makes a compiled network another one: the model, its branch and precision, OpenVINO, the CPU.
+  std::string cache_key(int resolution) {
+    std::string text = bundle_.digest + "\n" + precision_ + "\n" + std::to_string(resolution) + "\n" +
+                       ov::get_openvino_version().buildNumber + "\n" +
+                       core_.get_property(kDevice, ov::device::full_name);
+    for (const auto& capability : core_.get_property(kDevice, ov::device::capabilities)) text += "\n" + capability;
+    return sha256(text.data(), text.size());
+  }
+
+  const Bundle bundle_;
+  const std::string precision_;
+  const NetworkCache cache_;
+  ov::Core core_;
+  int slots_ = 1;
+  ov::AnyMap properties_;
+  std::map<int, Network> networks_;
+};
+
+}  // namespace
+
+std::unique_ptr<Executor> make_openvino_executor(const Bundle& bundle, const std::vector<int>& resolutions,
+                                                 const OpenVinoOptions& options) {
+  return std::make_unique<OpenVinoExecutor>(bundle, resolutions, options);
+}
+
+}  // namespace btnet
