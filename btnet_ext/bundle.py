@@ -1,0 +1,90 @@
+"""A trained BTNet on disk: what it is, and whether it is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from btnet_ext._native import core
+
+
+class Bundle:
+    """One bundle, format 1: a folder with model.json, a graph for each resolution, and the weights they share.
+
+    Open one with `Bundle.open`. Everything that model.json and the graphs say has been checked by then, except the
+    contents of the files, which `verify` reads.
+    """
+
+    def __init__(self, native: core.Bundle) -> None:
+        self._native = native
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Bundle:
+        """Read the bundle at `path`. Raises `BundleError`, which says what is wrong with which file."""
+        return cls(core.Bundle.open(os.fspath(path)))
+
+    @property
+    def path(self) -> Path:
+        """The bundle's folder."""
+        return self._native.path
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self._native.name
+
+    @property
+    def arch(self) -> str:
+        """Architecture of the trunk: res18, res34, res50 or res100."""
+        return self._native.arch
+
+    @property
+    def width(self) -> float:
+        """Multiplier of the number of channels; 1.0 is the architecture as published."""
+        return self._native.width
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return self._native.dim
+
+    @property
+    def resolutions(self) -> tuple[int, ...]:
+        """Resolutions that have a branch, ascending, in pixels."""
+        return tuple(self._native.resolutions)
+
+    @property
+    def canonical(self) -> int:
+        """The resolution that the trunk was made for, 112."""
+        return self._native.canonical
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Precisions that the bundle has graphs for."""
+        return tuple(self._native.precisions)
+
+    @property
+    def license(self) -> str:
+        """The licence of the weights."""
+        return self._native.license
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of model.json, which holds those of all other files: it names the model and its contents."""
+        return self._native.digest
+
+    @cached_property
+    def metadata(self) -> dict[str, Any]:
+        """model.json as it stands: input, selection, thresholds, training and all else."""
+        read: dict[str, Any] = json.loads(self._native.metadata)
+        return read
+
+    def verify(self) -> None:
+        """Read every file and compare its SHA-256 with model.json. Raises `BundleError` for the first that differs."""
+        self._native.verify()
+
+    def __repr__(self) -> str:
+        return f"Bundle({str(self.path)!r}, arch={self.arch!r}, width={self.width}, resolutions={self.resolutions})"

@@ -1,0 +1,189 @@
+"""The engine: images of any resolution in, embeddings in one metric space out."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from btnet_ext import models
+from btnet_ext._native import core
+from btnet_ext.bundle import Bundle
+from btnet_ext.errors import InvalidOption
+from btnet_ext.images import as_pixel_list
+
+_log = logging.getLogger(__name__)
+
+
+class Engine:
+    """Embeds face crops of any size, each through the branch network made for its resolution.
+
+    Crops are expected to be aligned to the ArcFace five-point template, at whatever size they were cut.
+    One engine may be used by several threads at once. It does not survive `fork`: make one in each process.
+
+    Args:
+        model: a model's name (see `btnet_ext.models`), or the path of a bundle: a `Path`, or text with a separator or
+            ending in `.btnet`.
+        device: "cpu", or "auto", which is the CPU as long as there is nothing else.
+        precision: "f32", "bf16" (where the CPU has it) or "int8" (where the bundle has it).
+        hint: "throughput" makes the most of many images, "latency" has a single one back as soon as possible.
+        threads: threads to compute with; None: all cores that this process may use.
+        resolutions: a subset of the bundle's, to select from; None: all.
+        indicator: "max", "min" or "avg" of width and height; None: as the bundle says.
+        rounding: "floor", "near" or "ceil" to a resolution; None: as the bundle says.
+        color: "rgb" or "bgr", the channel order of arrays. (PIL images know theirs.)
+
+    Raises:
+        ModelNotFound: there is no model of that name.
+        BundleError: the bundle is missing or damaged.
+        InvalidOption: an option has a value that is not among those above.
+        BackendUnavailable: the device or the precision cannot be had here.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        *,
+        device: str = "cpu",
+        precision: str = "f32",
+        hint: str = "throughput",
+        threads: int | None = None,
+        resolutions: Sequence[int] | None = None,
+        indicator: str | None = None,
+        rounding: str | None = None,
+        color: str = "rgb",
+    ) -> None:
+        texts = {"device": device, "precision": precision, "hint": hint, "color": color}
+        texts |= {"indicator": indicator or "max", "rounding": rounding or "ceil"}
+        for option, value in texts.items():
+            if not isinstance(value, str):
+                raise InvalidOption(f"{option} must be text, not {value!r}")
+        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+            raise InvalidOption(f"threads must be a positive integer or None, not {threads!r}")
+        if device == "auto":
+            _log.info("device 'auto': using 'cpu'; this version of btnet has no other device")
+            device = "cpu"
+        self._device = device
+        self._precision = precision
+        self._color = color
+        self._native = core.Engine(
+            os.fspath(_bundle_path(model)),
+            device=device,
+            precision=precision,
+            hint=hint,
+            threads=threads or 0,
+            resolutions=_resolution_list(resolutions),
+            indicator=indicator or "",
+            rounding=rounding or "",
+            color=color,
+        )
+
+    def embed(self, images: Any, *, flip: bool = False, normalize: bool = True) -> npt.NDArray[np.float32]:
+        """Embed a batch of images of any sizes.
+
+        Args:
+            images: a list or tuple of H x W x 3 (or H x W, grey) uint8 arrays, PIL images or objects with the array or
+                DLPack interface, mixed as you like; or one N x H x W x 3 array. Any strides; nothing is written to.
+            flip: add the raw embedding of the mirror image to that of the image (flip-sum).
+            normalize: scale each embedding to length 1.
+
+        Returns:
+            (N, dim) float32; row i belongs to images[i], whatever branch it went through.
+
+        Raises:
+            InvalidImage: names the index of the first image that cannot be embedded, before any work starts.
+        """
+        return self._native.embed(as_pixel_list(images, color=self._color), flip=flip, normalize=normalize)
+
+    def embed_stream(
+        self, images: Iterable[Any], *, batch_size: int = 256, flip: bool = False, normalize: bool = True
+    ) -> Iterator[npt.NDArray[np.float32]]:
+        """Embed any number of images in bounded memory.
+
+        `images` is read only as far as the block that is asked for; an error in it comes out here, after the blocks of
+        all full batches before it.
+
+        Args:
+            images: any iterable of what `embed` takes in a list.
+            batch_size: images read, embedded and returned at a time.
+            flip: as in `embed`.
+            normalize: as in `embed`.
+
+        Returns:
+            An iterator of (batch_size, dim) float32 blocks, in order; the last may be shorter.
+        """
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise InvalidOption(f"batch_size must be a positive integer, not {batch_size!r}")
+        if isinstance(images, (str, bytes)) or not isinstance(images, Iterable):
+            raise InvalidOption(f"images must be an iterable of images, not a {type(images).__name__}")
+        return self._blocks(iter(images), batch_size, flip, normalize)
+
+    def _blocks(
+        self, images: Iterator[Any], batch_size: int, flip: bool, normalize: bool
+    ) -> Iterator[npt.NDArray[np.float32]]:
+        first = 0
+        while block := list(islice(images, batch_size)):
+            pixels = as_pixel_list(block, color=self._color, first=first)
+            yield self._native.embed(pixels, flip=flip, normalize=normalize)
+            first += len(block)
+
+    def select(self, images: Any) -> npt.NDArray[np.int32]:
+        """(N,) int32: the resolution of the branch that each image goes to (He et al., BMVC 2023, Fig. 8)."""
+        return self._native.select(as_pixel_list(images, color=self._color))
+
+    @property
+    def resolutions(self) -> tuple[int, ...]:
+        """Resolutions that this engine selects from, ascending, in pixels."""
+        return tuple(self._native.resolutions)
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return self._native.dim
+
+    @property
+    def device(self) -> str:
+        """The device that runs the networks."""
+        return self._device
+
+    @property
+    def precision(self) -> str:
+        """The precision that the networks run in."""
+        return self._precision
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle that this engine runs."""
+        return Bundle(self._native.bundle)
+
+    def __repr__(self) -> str:
+        return (
+            f"Engine({self.bundle.name!r}, device={self.device!r}, precision={self.precision!r}, "
+            f"resolutions={self.resolutions}, dim={self.dim})"
+        )
+
+
+def _bundle_path(model: str | os.PathLike[str]) -> Path:
+    if not isinstance(model, (str, os.PathLike)):
+        raise InvalidOption(f"model must be a name or a path, not a {type(model).__name__}")
+    if isinstance(model, str) and os.sep not in model and not model.endswith(".btnet"):
+        return models.path(model)
+    return Path(model)
+
+
+def _resolution_list(resolutions: Sequence[int] | None) -> list[int]:
+    if resolutions is None:
+        return []
+    try:
+        chosen = [int(r) if isinstance(r, (int, np.integer)) else None for r in resolutions]
+    except TypeError:
+        chosen = []
+    if not chosen or None in chosen:
+        raise InvalidOption(f"resolutions must be a list of integers, not empty, or None; got {resolutions!r}")
+    return [r for r in chosen if r is not None]

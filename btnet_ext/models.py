@@ -1,0 +1,36 @@
+"""Finds bundles by name: first a user's own in $BTNET_HOME, then those that came with the package."""
+
+from __future__ import annotations
+
+import builtins
+from pathlib import Path
+
+from btnet_ext._native import core
+from btnet_ext.errors import ModelNotFound
+
+_SUFFIX = ".btnet"
+
+
+def folders() -> builtins.list[Path]:
+    """Where models are looked for, in this order: $BTNET_HOME (or its default), the package."""
+    return [Path(core.model_folder()), Path(__file__).with_name("models")]
+
+
+def list() -> builtins.list[str]:  # the name is part of the API: btnet_ext.models.list()
+    """Names of all models that `path` finds, sorted."""
+    found = (bundle for folder in folders() for bundle in folder.glob(f"*{_SUFFIX}") if bundle.is_dir())
+    return sorted({bundle.name.removesuffix(_SUFFIX) for bundle in found})
+
+
+def path(name: str) -> Path:
+    """The folder of the bundle called `name` (NAME.btnet), or `ModelNotFound`."""
+    for folder in folders():
+        bundle = folder / f"{name}{_SUFFIX}"
+        if bundle.parent == folder and bundle.is_dir():
+            return bundle
+    home, _ = folders()
+    known = ", ".join(list()) or "none"
+    raise ModelNotFound(
+        f"there is no model {name!r} (known: {known}): put a bundle at {home / f'{name}{_SUFFIX}'}, give the path of one "
+        f"in place of a name, or write one with 'btnet-train export'"
+    )
