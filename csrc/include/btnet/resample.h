@@ -31,8 +31,9 @@ struct Normalization {
 
 /// Resizes images to fixed sizes, bit-exact with Pillow's Image.resize(size, BICUBIC | BILINEAR).
 ///
-/// Two passes, horizontal first, uint8 in between, taps in fixed point with 22 fractional bits. A Resampler keeps its
-/// scratch memory between calls: use one per thread, from one thread at a time.
+/// Two passes, uint8 in between, taps in fixed point with 22 fractional bits. The horizontal pass comes first; as since
+/// Pillow 13, the vertical one does where it takes away more than twice as many rows as the horizontal one columns.
+/// A Resampler keeps its scratch memory between calls: use one per thread, from one thread at a time.
 /// Every function throws InvalidImage for a view with a null pointer, a side below 1 or channels other than 1 and 3,
 /// and InvalidOption for an output side below 1.
 class Resampler {

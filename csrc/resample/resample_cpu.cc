@@ -1,0 +1,155 @@
+#include <cstddef>
+#include <string>
+
+#include "btnet/error.h"
+#include "btnet/resample.h"
+#include "core/environment.h"
+#include "resample/passes.h"
+#include "resample/taps.h"
+
+namespace btnet {
+namespace {
+
+bool cpu_has(Simd simd) {
+#if defined(__x86_64__)
+  switch (simd) {
+    case Simd::avx512:
+      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") &&
+             __builtin_cpu_supports("avx512vbmi");
+    case Simd::avx2:
+      return __builtin_cpu_supports("avx2");
+    case Simd::plain:
+      return true;
+  }
+#endif
+  return simd == Simd::plain;
+}
+
+void (*find_passes(Simd simd))(const Job&, Scratch&) {
+#if defined(__x86_64__)
+  if (simd == Simd::avx512) return resize_avx512;
+  if (simd == Simd::avx2) return resize_avx2;
+#endif
+  (void)simd;
+  return resize_plain;
+}
+
+void check_image(const ImageView& image) {
+  if (image.data == nullptr) throw InvalidImage("image has a null pointer for its pixels");
+  if (image.height < 1 || image.width < 1) {
+    throw InvalidImage("image is " + std::to_string(image.height) + " x " + std::to_string(image.width) +
+                       " pixels (height x width), expected at least 1 x 1");
+  }
+  if (image.channels != 1 && image.channels != 3) {
+    throw InvalidImage("image has " + std::to_string(image.channels) + " channels, expected 1 or 3");
+  }
+}
+
+void check_side(const char* name, int side) {
+  if (side < 1) throw InvalidOption(std::string(name) + " is " + std::to_string(side) + ", expected at least 1");
+}
+
+ImageView packed_view(const std::uint8_t* data, int height, int width, int channels) {
+  return {data, height, width, channels, static_cast<std::ptrdiff_t>(width) * channels, channels, 1};
+}
+
+/// The image itself where its pixels are adjacent already, else a copy of it.
+ImageView pack(const ImageView& image, Scratch& scratch) {
+  if (image.column_stride == image.channels && (image.channels == 1 || image.channel_stride == 1)) return image;
+  const std::size_t bytes = static_cast<std::size_t>(image.height) * image.width * image.channels;
+  auto* copy = static_cast<std::uint8_t*>(scratch.get(Scratch::packed_image, bytes));
+  std::uint8_t* out = copy;
+  for (int y = 0; y < image.height; ++y) {
+    for (int x = 0; x < image.width; ++x) {
+      const std::uint8_t* pixel = image.data + y * image.row_stride + x * image.column_stride;
+      for (int c = 0; c < image.channels; ++c) *out++ = pixel[c * image.channel_stride];
+    }
+  }
+  return packed_view(copy, image.height, image.width, image.channels);
+}
+
+}  // namespace
+
+Filter parse_filter(std::string_view name) {
+  if (name == "bicubic") return Filter::bicubic;
+  if (name == "bilinear") return Filter::bilinear;
+  throw InvalidOption("filter must be 'bicubic' or 'bilinear', not '" + std::string(name) + "'");
+}
+
+Simd select_simd() {
+  const auto forced = environment("BTNET_SIMD");
+  if (!forced) {
+    for (const Simd simd : {Simd::avx512, Simd::avx2}) {
+      if (cpu_has(simd)) return simd;
+    }
+    return Simd::plain;
+  }
+  Simd simd = Simd::plain;
+  if (*forced == "avx512") {
+    simd = Simd::avx512;
+  } else if (*forced == "avx2") {
+    simd = Simd::avx2;
+  } else if (*forced != "plain") {
+    throw InvalidOption("BTNET_SIMD must be plain, avx2 or avx512, not '" + *forced + "'");
+  }
+  if (!cpu_has(simd)) throw InvalidOption("BTNET_SIMD is " + *forced + ", and this CPU lacks it");
+  return simd;
+}
+
+struct Resampler::State {
+  Filter filter;
+  void (*passes)(const Job&, Scratch&);
+  Scratch scratch;
+
+  /// Checks, packs the image, and runs the passes in Pillow's order. One of `out` and `planes` is null.
+  void resize(const ImageView& image, int height, int width, std::uint8_t* out, const Planes* planes);
+};
+
+void Resampler::State::resize(const ImageView& image, int height, int width, std::uint8_t* out, const Planes* planes) {
+  check_image(image);
+  check_side("height", height);
+  check_side("width", width);
+  ImageView source = pack(image, scratch);
+  if (vertical_first(source.height, source.width, height, width)) {
+    const std::size_t bytes = static_cast<std::size_t>(height) * source.width * source.channels;
+    auto* half_way = static_cast<std::uint8_t*>(scratch.get(Scratch::half_way, bytes));
+    passes({source, height, source.width, filter, half_way, nullptr}, scratch);
+    source = packed_view(half_way, height, source.width, source.channels);
+  }
+  passes({source, height, width, filter, out, planes}, scratch);
+}
+
+Resampler::Resampler(Filter filter, Simd simd) : state_(new State{filter, find_passes(simd), {}}) {}
+Resampler::~Resampler() = default;
+Resampler::Resampler(Resampler&&) noexcept = default;
+Resampler& Resampler::operator=(Resampler&&) noexcept = default;
+
+void Resampler::resize(const ImageView& image, int height, int width, std::uint8_t* out) {
+  state_->resize(image, height, width, out, nullptr);
+}
+
+void Resampler::resize_normalize(const ImageView& image, int height, int width, const Normalization& normalization,
+                                 bool swap_red_blue, bool mirror, float* out) {
+  Planes planes{};
+  planes.out = out;
+  planes.mirror = mirror;
+  for (int plane = 0; plane < 3; ++plane) {
+    planes.mean[plane] = normalization.mean[plane];
+    planes.inverse_std[plane] = 1.0f / normalization.std[plane];
+    planes.channel[plane] = image.channels == 1 ? 0 : (swap_red_blue ? 2 - plane : plane);
+  }
+  state_->resize(image, height, width, nullptr, &planes);
+}
+
+void Resampler::degrade(const ImageView& image, int resolution, int canonical, std::uint8_t* out) {
+  check_image(image);
+  check_side("resolution", resolution);
+  check_side("canonical", canonical);
+  const std::size_t bytes = static_cast<std::size_t>(resolution) * resolution * image.channels;
+  auto* small = static_cast<std::uint8_t*>(state_->scratch.get(Scratch::small_image, bytes));
+  resize(image, resolution, resolution, small);
+  resize(packed_view(small, resolution, resolution, image.channels), canonical, canonical, out);
+}
+
+}  // namespace btnet

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+namespace btnet {
+
+/// Memory that is kept between calls: a few buffers that grow as needed.
+class Scratch {
+ public:
+  enum Buffer {
+    packed_image,
+    small_image,
+    half_way,
+    weights,
+    horizontal_taps,
+    vertical_taps,
+    columns,
+    rows,
+    row,
+    buffer_count
+  };
+
+  /// At least `bytes` bytes, 64-byte aligned; valid until the same buffer is asked for again.
+  void* get(Buffer buffer, std::size_t bytes);
+
+ private:
+  struct Free {
+    void operator()(void* memory) const;
+  };
+  std::unique_ptr<void, Free> memory_[buffer_count];
+  std::size_t bytes_[buffer_count] = {};
+};
+
+}  // namespace btnet
