@@ -1,0 +1,154 @@
+"""Writes a trunk and its branches as a bundle, format 1: model.json, a graph for each, weights.bin."""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from btnet_train.networks import CANONICAL, IResNet
+from btnet_train.onnx_graph import WeightsFile, build_model
+
+FORMAT = 1
+INPUT = {"color": "rgb", "mean": [127.5] * 3, "std": [127.5] * 3, "filter": "bicubic"}
+"""What arcface_torch and BTNet expect of an image; mean and std in units of 0..255."""
+
+_WEIGHTS = "weights.bin"
+
+
+def check_target(out: str | os.PathLike[str], overwrite: bool = False) -> None:
+    """Raise what `write_bundle` would raise for its target, before any work: OSError of a fitting kind."""
+    target = Path(out)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{target.parent} is no directory")
+    if not target.exists() and not target.is_symlink():
+        return
+    if not overwrite:
+        raise FileExistsError(f"{target} exists, and is replaced only with overwrite")
+    if target.is_symlink() or not (target / "model.json").is_file():
+        raise FileExistsError(f"{target} exists and is no bundle: it is not overwritten")
+
+
+def write_bundle(
+    out: str | os.PathLike[str],
+    networks: Mapping[int, IResNet],
+    *,
+    name: str,
+    license: str,  # noqa: A002 - the word of model.json
+    indicator: str = "max",
+    rounding: str = "ceil",
+    training: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write `networks`, the trunk at 112 and its branches by resolution, as the bundle directory `out`.
+
+    Networks are exported as in evaluation mode. Tensors with the same bytes are stored once, whichever
+    graphs use them. The same input gives the same bytes. The directory appears whole or not at all; one
+    that exists is replaced only with `overwrite`, and only if it is a bundle.
+
+    training: what model.json says under that name; anything that JSON can hold. Raises ValueError for
+    networks that do not belong together or hold values that are not finite, FileExistsError, and OSError
+    from the file system.
+    """
+    trunk = _check_networks(networks)
+    if indicator not in ("max", "min", "avg"):
+        raise ValueError(f"indicator must be one of max, min, avg, got {indicator!r}")
+    if rounding not in ("floor", "near", "ceil"):
+        raise ValueError(f"rounding must be one of floor, near, ceil, got {rounding!r}")
+    resolutions = sorted(networks)
+    graphs = {str(resolution): f"branch_{resolution}.onnx" for resolution in resolutions}
+    with _new_directory(Path(out), overwrite) as folder:
+        with (folder / _WEIGHTS).open("xb") as file:
+            weights = WeightsFile(file, _WEIGHTS)
+            # The trunk comes first, so that its tensors lie together whatever branches there are.
+            for resolution in reversed(resolutions):
+                model = build_model(networks[resolution], weights)
+                (folder / graphs[str(resolution)]).write_bytes(model.SerializeToString(deterministic=True))
+        files = {file: _describe(folder / file) for file in (*graphs.values(), _WEIGHTS)}
+        metadata = {
+            "format": FORMAT,
+            "name": name,
+            "arch": trunk.arch,
+            "width": trunk.width,
+            "dim": trunk.dim,
+            "canonical": CANONICAL,
+            "resolutions": resolutions,
+            "input": INPUT,
+            "selection": {"indicator": indicator, "rounding": rounding},
+            "graphs": {"f32": graphs},
+            "files": files,
+            "license": license,
+            "thresholds": {},
+            "training": dict(training or {}),
+        }
+        text = json.dumps(metadata, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        (folder / "model.json").write_text(text, encoding="utf-8")
+    return Path(out)
+
+
+def _check_networks(networks: Mapping[int, IResNet]) -> IResNet:
+    """Return the trunk if all networks belong to it and can be run. ValueError otherwise."""
+    if CANONICAL not in networks:
+        raise ValueError(f"networks must have the trunk, resolution {CANONICAL}, got {sorted(networks)}")
+    trunk = networks[CANONICAL]
+    expected = (trunk.arch, trunk.width, trunk.dim)
+    for resolution, network in networks.items():
+        if network.resolution != resolution:
+            raise ValueError(f"networks[{resolution}] was built for resolution {network.resolution}")
+        if (network.arch, network.width, network.dim) != expected:
+            raise ValueError(
+                f"networks[{resolution}] is {network.arch} of width {network.width} and dim {network.dim}, "
+                f"but the trunk is {trunk.arch} of width {trunk.width} and dim {trunk.dim}"
+            )
+        for name, tensor in network.state_dict().items():
+            if not torch.isfinite(tensor).all():
+                raise ValueError(f"networks[{resolution}]: {name} has values that are not finite")
+    return trunk
+
+
+def _describe(path: Path) -> dict[str, int | str]:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+
+
+@contextmanager
+def _new_directory(target: Path, overwrite: bool) -> Iterator[Path]:
+    """Yield a new sibling of `target` to write into; it becomes `target`, or is removed after an error."""
+    check_target(target, overwrite)
+    replaces = target.exists()
+    mark = f".{target.name}.{uuid.uuid4().hex}"
+    folder, old = target.parent / f"{mark}.new", target.parent / f"{mark}.old"
+    folder.mkdir()
+    try:
+        yield folder
+        for path in (*folder.iterdir(), folder):
+            _sync(path)
+        if replaces:
+            target.rename(old)
+        folder.rename(target)
+        _sync(target.parent)
+    except BaseException:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    if replaces:
+        shutil.rmtree(old)
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or directory to the disk, so that the rename cannot overtake what was written."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

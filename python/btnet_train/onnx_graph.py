@@ -1,0 +1,115 @@
+"""Networks as ONNX models whose tensors lie in one file that all models share.
+
+The graphs are built with onnx.helper rather than traced: the result then does not depend on the version of an
+exporter, BatchNormalization stays unfolded, and the same networks give the same bytes.
+"""
+
+import hashlib
+from typing import Any, BinaryIO
+
+import onnx
+import torch
+from onnx import TensorProto, helper
+from torch import nn
+
+from btnet_train.networks import IResNet, Unit
+
+ALIGNMENT = 4096
+"""Every tensor begins at a multiple of this many bytes, a page, so that it can be mapped by itself."""
+
+_OPSET = 17
+_IR_VERSION = 8  # the one that came with opset 17
+
+
+class WeightsFile:
+    """The file of weights being written: every distinct tensor, by its bytes, once and aligned.
+
+    location: what the graphs call the file, relative to their own folder.
+    """
+
+    def __init__(self, file: BinaryIO, location: str) -> None:
+        self._file = file
+        self._location = location
+        self._offsets: dict[bytes, int] = {}
+
+    def add(self, name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> TensorProto:
+        """Write the bytes unless they are there already, and return an initializer that points to them."""
+        content = tensor.detach().to("cpu", torch.float32).contiguous().numpy().astype("<f4").tobytes()
+        key = hashlib.sha256(content).digest()
+        if key not in self._offsets:
+            self._file.write(bytes(-self._file.tell() % ALIGNMENT))
+            self._offsets[key] = self._file.tell()
+            self._file.write(content)
+        proto = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape)
+        proto.data_location = TensorProto.EXTERNAL
+        place = {"location": self._location, "offset": self._offsets[key], "length": len(content)}
+        for field, value in place.items():
+            proto.external_data.add(key=field, value=str(value))
+        return proto
+
+
+def build_model(network: IResNet, weights: WeightsFile) -> onnx.ModelProto:
+    """Return the model of a network: `input` (N, 3, r, r) to `embedding` (N, dim), tensors in `weights`."""
+    builder = _GraphBuilder(weights)
+    x = builder.conv("conv1", network.conv1, "input")
+    x = builder.prelu("prelu", network.prelu, builder.batch_norm("bn1", network.bn1, x))
+    for number, stage in enumerate(network.stages, start=1):
+        for index, unit in enumerate(stage):
+            x = builder.unit(f"layer{number}.{index}", unit, x)
+    x = builder.node("Flatten", "flatten", [builder.batch_norm("bn2", network.bn2, x)], axis=1)
+    x = builder.node("Gemm", "fc", [x, *builder.tensors("fc", network.fc, "weight", "bias")], transB=1)
+    builder.batch_norm("features", network.features, x, output="embedding")
+    side = network.resolution
+    graph = helper.make_graph(
+        builder.nodes,
+        f"{network.arch}_{side}",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", 3, side, side])],
+        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", network.dim])],
+        builder.initializers,
+    )
+    opset = helper.make_opsetid("", _OPSET)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION, producer_name="btnet")
+
+
+class _GraphBuilder:
+    """Nodes and initializers of one graph; each method adds a layer and returns the name of its output."""
+
+    def __init__(self, weights: WeightsFile) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[TensorProto] = []
+        self._weights = weights
+
+    def node(self, kind: str, name: str, inputs: list[str], output: str | None = None, **attributes: Any) -> str:
+        output = output or f"{name}.out"
+        self.nodes.append(helper.make_node(kind, inputs, [output], name, **attributes))
+        return output
+
+    def tensor(self, name: str, tensor: torch.Tensor, shape: tuple[int, ...] | None = None) -> str:
+        self.initializers.append(self._weights.add(name, tensor, shape or tuple(tensor.shape)))
+        return name
+
+    def tensors(self, name: str, module: nn.Module, *fields: str) -> list[str]:
+        return [self.tensor(f"{name}.{field}", getattr(module, field)) for field in fields]
+
+    def conv(self, name: str, conv: nn.Conv2d, x: str) -> str:
+        side, stride = conv.kernel_size[0], conv.stride[0]
+        inputs = [x, *self.tensors(name, conv, "weight")]
+        return self.node("Conv", name, inputs, kernel_shape=[side] * 2, strides=[stride] * 2, pads=[side // 2] * 4)
+
+    def batch_norm(self, name: str, norm: nn.BatchNorm1d | nn.BatchNorm2d, x: str, output: str | None = None) -> str:
+        inputs = [x, *self.tensors(name, norm, "weight", "bias", "running_mean", "running_var")]
+        return self.node("BatchNormalization", name, inputs, output, epsilon=norm.eps)
+
+    def prelu(self, name: str, prelu: nn.PReLU, x: str) -> str:
+        # ONNX broadcasts the slope from the right, so one for each channel needs two trailing axes.
+        slope = self.tensor(f"{name}.weight", prelu.weight, (prelu.num_parameters, 1, 1))
+        return self.node("PRelu", name, [x, slope])
+
+    def unit(self, name: str, unit: Unit, x: str) -> str:
+        y = self.conv(f"{name}.conv1", unit.conv1, self.batch_norm(f"{name}.bn1", unit.bn1, x))
+        y = self.prelu(f"{name}.prelu", unit.prelu, self.batch_norm(f"{name}.bn2", unit.bn2, y))
+        y = self.batch_norm(f"{name}.bn3", unit.bn3, self.conv(f"{name}.conv2", unit.conv2, y))
+        if unit.downsample is not None:
+            x = self.conv(f"{name}.downsample.0", unit.downsample.conv, x)
+            x = self.batch_norm(f"{name}.downsample.1", unit.downsample.norm, x)
+        return self.node("Add", f"{name}.add", [x, y])

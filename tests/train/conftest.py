@@ -1,0 +1,49 @@
+"""Fixtures of btnet_train's tests."""
+
+import io
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from btnet_train.export import write_bundle
+from btnet_train.networks import IResNet
+from btnet_train.random_weights import random_networks
+from PIL import Image
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small networks gain nothing from more, and lose much where other programs run."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def networks() -> dict[int, IResNet]:
+    """A small trunk with a branch for every resolution."""
+    return random_networks("res18", 0.25, dim=64, resolutions=(7, 14, 28, 56, 112), seed=3)
+
+
+@pytest.fixture(scope="session")
+def bundle(networks: dict[int, IResNet], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of `networks`; not to be changed."""
+    out = tmp_path_factory.mktemp("bundles") / "small.btnet"
+    training = {"method": "none"}
+    return write_bundle(out, networks, name="small", license="CC0-1.0", training=training)
+
+
+@pytest.fixture(scope="session")
+def faces() -> list[Image.Image]:
+    """Every twentieth of the real crops, 22 faces of mixed resolution; skips where the data is not there."""
+    beside = Path(__file__).parents[3] / "shared" / "data"
+    crops = Path(os.environ.get("BTNET_DATA", beside)) / "celeba" / "native_crops.zip"
+    if not crops.is_file():
+        pytest.skip(f"no real faces: {crops} does not exist; set BTNET_DATA")
+    with zipfile.ZipFile(crops) as archive:
+        names = sorted(name for name in archive.namelist() if name.endswith((".png", ".jpg", ".jpeg")))
+        return [Image.open(io.BytesIO(archive.read(name))).convert("RGB") for name in names[::20]]
