@@ -10,6 +10,7 @@
 #include "core/mapped_file.h"
 #include "core/onnx_file.h"
 #include "core/sha256.h"
+#include "core/text.h"
 
 namespace btnet {
 namespace {
@@ -19,6 +20,7 @@ using Json = nlohmann::json;
 constexpr int kFormat = 1;
 constexpr int kLargestSide = 4096;
 constexpr int kLargestDim = 1 << 16;
+constexpr int kDeepestJson = 32;
 constexpr const char* kModelFile = "model.json";
 
 /// Reads the fields of model.json; every complaint names the file and the field.
@@ -28,7 +30,7 @@ class ModelReader {
     if (!root_.is_object()) fail("it must hold one JSON object");
   }
 
-  [[noreturn]] void fail(const std::string& why) const { throw BundleError(name_ + " is not valid: " + why); }
+  [[noreturn]] void fail(const std::string& why) const { throw BundleError(name_ + " is not valid: " + one_line(why)); }
 
   const Json& member(const Json& object, const std::string& key) const {
     if (!object.is_object()) fail("the parent of '" + key + "' must be an object");
@@ -91,6 +93,27 @@ auto parse(const ModelReader& model, Parse parser, const std::string& value) {
   } catch (const InvalidOption& error) {
     model.fail(error.what());
   }
+}
+
+// JSON is read, shown and destroyed by functions that call themselves for each level: what is too deep must not be
+// parsed.
+bool is_too_deep(const std::string& json) {
+  int depth = 0;
+  bool quoted = false;
+  for (std::size_t i = 0; i < json.size(); ++i) {
+    const char c = json[i];
+    if (quoted) {
+      if (c == '\\') ++i;
+      quoted = c != '"';
+    } else if (c == '"') {
+      quoted = true;
+    } else if (c == '[' || c == '{') {
+      if (++depth > kDeepestJson) return true;
+    } else if (c == ']' || c == '}') {
+      --depth;
+    }
+  }
+  return false;
 }
 
 ColorOrder parse_color(std::string_view name) {
@@ -205,7 +228,8 @@ void check_external_data(const Bundle& bundle, const std::string& graph) {
 }  // namespace
 
 Bundle Bundle::open(const std::filesystem::path& path) {
-  if (!std::filesystem::is_directory(path)) {
+  std::error_code ignored;  // whatever keeps us from seeing a folder, there is none to open
+  if (!std::filesystem::is_directory(path, ignored)) {
     throw BundleError("there is no bundle at " + path.string() + ": a bundle is a folder with a " + kModelFile);
   }
   Bundle bundle;
@@ -215,6 +239,7 @@ Bundle Bundle::open(const std::filesystem::path& path) {
   bundle.metadata.assign(reinterpret_cast<const char*>(file.data()), file.size());
   bundle.digest = sha256(bundle.metadata.data(), bundle.metadata.size());
 
+  if (is_too_deep(bundle.metadata)) throw BundleError(model_path.string() + " is not valid: it is nested too deeply");
   const Json root = Json::parse(bundle.metadata, nullptr, /*allow_exceptions=*/false);
   if (root.is_discarded()) throw BundleError(model_path.string() + " is not valid JSON");
   const ModelReader model(model_path.string(), root);

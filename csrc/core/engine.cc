@@ -51,6 +51,13 @@ std::string listed(const std::vector<int>& values) {
   return text;
 }
 
+/// What decides which branch an image goes to.
+struct Selection {
+  std::vector<int> resolutions;
+  Indicator indicator;
+  Rounding rounding;
+};
+
 std::vector<int> choose_resolutions(const Bundle& bundle, std::vector<int> wanted) {
   if (wanted.empty()) return bundle.resolutions;
   std::sort(wanted.begin(), wanted.end());
@@ -62,6 +69,12 @@ std::vector<int> choose_resolutions(const Bundle& bundle, std::vector<int> wante
     }
   }
   return wanted;
+}
+
+Selection choose_selection(const Bundle& bundle, const EngineOptions& options) {
+  return {choose_resolutions(bundle, options.resolutions),
+          options.indicator.empty() ? bundle.indicator : parse_indicator(options.indicator),
+          options.rounding.empty() ? bundle.rounding : parse_rounding(options.rounding)};
 }
 
 void check_images(const ImageView* images, std::size_t count) {
@@ -87,32 +100,49 @@ void scale_to_length_one(float* embedding, int dim) {
   for (int k = 0; k < dim; ++k) embedding[k] = static_cast<float>(embedding[k] * scale);
 }
 
-std::unique_ptr<Executor> make_executor(const Bundle& bundle, const EngineOptions& options) {
-  if (options.device.compare(0, 4, "cuda") == 0) {
+bool is_cuda_device(const std::string& device) {
+  if (device == "cuda") return true;
+  return device.size() > 5 && device.compare(0, 5, "cuda:") == 0 &&
+         device.find_first_not_of("0123456789", 5) == std::string::npos;
+}
+
+std::unique_ptr<Executor> make_executor(const Bundle& bundle, const std::vector<int>& resolutions,
+                                        const EngineOptions& options) {
+  if (is_cuda_device(options.device)) {
     throw BackendUnavailable("device '" + options.device +
                              "' is not available: this build of btnet runs on 'cpu' only");
   }
   if (options.device != "cpu") throw InvalidOption("device must be 'cpu', not '" + options.device + "'");
-  return make_openvino_executor(bundle, choose_resolutions(bundle, options.resolutions),
-                                {options.precision, options.hint, options.threads, options.log});
+  return make_openvino_executor(bundle, resolutions, {options.precision, options.hint, options.threads, options.log});
+}
+
+std::unique_ptr<Executor> check_executor(std::unique_ptr<Executor> executor, const Bundle& bundle,
+                                         const std::vector<int>& resolutions) {
+  if (!executor) throw InvalidOption("executor must not be null");
+  if (executor->dim() != bundle.dim) {
+    throw InvalidOption("the executor's embeddings have length " + std::to_string(executor->dim()) +
+                        ", but the bundle's have " + std::to_string(bundle.dim));
+  }
+  if (executor->slots() < 1) throw InvalidOption("the executor has no slots");
+  for (const int resolution : resolutions) {
+    if (executor->max_batch(resolution) < 2) {
+      throw InvalidOption("the executor's max_batch(" + std::to_string(resolution) +
+                          ") is less than 2, an image and its mirror image");
+    }
+  }
+  return executor;
 }
 
 }  // namespace
 
 struct Engine::State {
-  State(Bundle opened, std::unique_ptr<Executor> given, const EngineOptions& options)
+  State(Bundle opened, Selection chosen, ColorOrder color, std::unique_ptr<Executor> given)
       : bundle(std::move(opened)),
-        executor(std::move(given)),
-        resolutions(choose_resolutions(bundle, options.resolutions)),
-        indicator(options.indicator.empty() ? bundle.indicator : parse_indicator(options.indicator)),
-        rounding(options.rounding.empty() ? bundle.rounding : parse_rounding(options.rounding)),
-        swap_red_blue(options.color != bundle.color),
+        selection(std::move(chosen)),
+        executor(check_executor(std::move(given), bundle, selection.resolutions)),
+        swap_red_blue(color != bundle.color),
         process(::getpid()),
         pool(executor->slots()) {
-    if (executor->dim() != bundle.dim) {
-      throw InvalidOption("the executor's embeddings have length " + std::to_string(executor->dim()) +
-                          ", but the bundle's have " + std::to_string(bundle.dim));
-    }
     for (int worker = 0; worker < pool.workers(); ++worker) workspaces.push_back({Resampler(bundle.filter), {}, {}});
   }
 
@@ -120,7 +150,8 @@ struct Engine::State {
     check_images(images, count);
     std::vector<int> selected(count);
     std::transform(images, images + count, selected.begin(), [this](const ImageView& image) {
-      return select_resolution(image.width, image.height, resolutions, indicator, rounding);
+      return select_resolution(image.width, image.height, selection.resolutions, selection.indicator,
+                               selection.rounding);
     });
     return selected;
   }
@@ -129,10 +160,8 @@ struct Engine::State {
                    const EmbedOptions& options, int worker);
 
   const Bundle bundle;
+  const Selection selection;
   const std::unique_ptr<Executor> executor;
-  const std::vector<int> resolutions;
-  const Indicator indicator;
-  const Rounding rounding;
   const bool swap_red_blue;
   const pid_t process;
   std::vector<Workspace> workspaces;  // one a worker
@@ -169,12 +198,15 @@ void Engine::State::embed_chunk(const Chunk& chunk, const Plan& plan, const Imag
 
 Engine::Engine(const std::filesystem::path& bundle, const EngineOptions& options) {
   Bundle opened = Bundle::open(bundle);
-  auto executor = make_executor(opened, options);
-  state_ = std::make_unique<State>(std::move(opened), std::move(executor), options);
+  Selection selection = choose_selection(opened, options);
+  auto executor = make_executor(opened, selection.resolutions, options);
+  state_ = std::make_unique<State>(std::move(opened), std::move(selection), options.color, std::move(executor));
 }
 
-Engine::Engine(Bundle bundle, std::unique_ptr<Executor> executor, const EngineOptions& options)
-    : state_(std::make_unique<State>(std::move(bundle), std::move(executor), options)) {}
+Engine::Engine(Bundle bundle, std::unique_ptr<Executor> executor, const EngineOptions& options) {
+  Selection selection = choose_selection(bundle, options);
+  state_ = std::make_unique<State>(std::move(bundle), std::move(selection), options.color, std::move(executor));
+}
 
 Engine::~Engine() {
   // In a forked child the threads are gone while their locks may be held: ending them properly would wait for ever.
@@ -182,7 +214,12 @@ Engine::~Engine() {
 }
 
 Engine::Engine(Engine&&) noexcept = default;
-Engine& Engine::operator=(Engine&&) noexcept = default;
+
+Engine& Engine::operator=(Engine&& other) noexcept {
+  Engine taken(std::move(other));
+  std::swap(state_, taken.state_);
+  return *this;
+}
 
 void Engine::embed(const ImageView* images, std::size_t count, float* out, const EmbedOptions& options) const {
   State& state = *state_;
@@ -205,7 +242,7 @@ void Engine::select(const ImageView* images, std::size_t count, int* out) const 
 
 int Engine::dim() const { return state_->bundle.dim; }
 
-const std::vector<int>& Engine::resolutions() const { return state_->resolutions; }
+const std::vector<int>& Engine::resolutions() const { return state_->selection.resolutions; }
 
 const Bundle& Engine::bundle() const { return state_->bundle; }
 

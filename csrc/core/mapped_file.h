@@ -18,8 +18,8 @@ class MappedFile {
   const unsigned char* data() const { return data_; }
   std::size_t size() const { return size_; }
 
-  /// Tells the system that the contents will not be needed soon: they leave this process's resident memory, and are read
-  /// again where they are touched after all.
+  /// Tells the system that the contents will not be needed soon: they leave this process's resident memory, and are
+  /// read again where they are touched after all.
   void release_pages() const;
 
  private:

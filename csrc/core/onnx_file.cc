@@ -12,7 +12,7 @@ namespace {
 enum class Message { model, graph, function, node, attribute, sparse_tensor, tensor, entry, other };
 
 // Which message a field of a message holds, by the field numbers of onnx.proto3.
-Message child(Message message, std::uint64_t field) {
+Message child(Message message, std::uint32_t field) {
   switch (message) {
     case Message::model:
       return field == 7 ? Message::graph : field == 25 ? Message::function : Message::other;
@@ -41,9 +41,9 @@ Message child(Message message, std::uint64_t field) {
   return Message::other;
 }
 
-constexpr std::uint64_t kTensorDataLocation = 14;
-constexpr std::uint64_t kEntryKey = 1;
-constexpr std::uint64_t kEntryValue = 2;
+constexpr std::uint32_t kTensorDataLocation = 14;
+constexpr std::uint32_t kEntryKey = 1;
+constexpr std::uint32_t kEntryValue = 2;
 constexpr int kDeepest = 64;
 
 class Reader {
@@ -78,6 +78,13 @@ class Reader {
     fail("a number has more than 64 bits");
   }
 
+  // Some readers drop the bits of a tag past 32: what is an unknown field here would be a known one there.
+  std::uint32_t tag(std::string_view& bytes) const {
+    const std::uint64_t value = varint(bytes);
+    if (value >> 32 != 0 || value >> 3 == 0) fail("it has a field without a valid number");
+    return static_cast<std::uint32_t>(value);
+  }
+
   std::string_view take(std::string_view& bytes, std::uint64_t count) const {
     if (count > bytes.size()) fail("a field is longer than the file");
     const std::string_view taken = bytes.substr(0, count);
@@ -89,8 +96,8 @@ class Reader {
     if (depth > kDeepest) fail("its graphs are nested too deeply");
     Tensor tensor;
     while (!bytes.empty()) {
-      const std::uint64_t tag = varint(bytes);
-      const std::uint64_t field = tag >> 3;
+      const std::uint32_t tag = this->tag(bytes);
+      const std::uint32_t field = tag >> 3;
       switch (tag & 7) {
         case 0: {
           const std::uint64_t value = varint(bytes);
@@ -123,7 +130,7 @@ class Reader {
   Entry entry(std::string_view bytes) const {
     Entry read;
     while (!bytes.empty()) {
-      const std::uint64_t tag = varint(bytes);
+      const std::uint32_t tag = this->tag(bytes);
       if ((tag & 7) != 2) fail("an external-data entry holds something that is not text");
       const std::string_view text = take(bytes, varint(bytes));
       if (tag >> 3 == kEntryKey) read.key = text;

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
@@ -16,39 +17,86 @@
 namespace btnet {
 namespace {
 
-// Ends every file, so that one that was cut short is seen as such.
+// Ends every file, so that one that was cut short or damaged is seen as such.
 struct Trailer {
-  char magic[8] = {'b', 't', 'n', 'e', 't', 'n', 'e', 't'};
-  std::uint64_t payload = 0;
+  char magic[8];
+  std::uint64_t payload;
+  std::uint64_t checksum;
 };
+
+std::uint64_t load_word(const unsigned char* bytes, std::size_t count) {
+  std::uint64_t word = 0;
+  std::memcpy(&word, bytes, count);
+  return word;
+}
+
+// Against accidents, not against attackers, at the speed of memory: eight chains that do not wait for each other. Every
+// step is invertible, so that a change of any one word changes the result.
+std::uint64_t checksum(const unsigned char* bytes, std::size_t size) {
+  constexpr std::uint64_t kOdd = 0x9e3779b97f4a7c15;
+  constexpr int kChains = 8;
+  constexpr std::size_t kStep = kChains * sizeof(std::uint64_t);
+  std::uint64_t chains[kChains] = {size, 1, 2, 3, 4, 5, 6, 7};
+  std::size_t at = 0;
+  for (; at + kStep <= size; at += kStep) {
+    for (int i = 0; i < kChains; ++i) chains[i] = (chains[i] ^ load_word(bytes + at + 8 * i, 8)) * kOdd;
+  }
+  std::uint64_t sum = 0;
+  for (; at < size; at += 8) sum = (sum ^ load_word(bytes + at, std::min<std::size_t>(8, size - at))) * kOdd;
+  for (const std::uint64_t chain : chains) sum = (sum ^ chain ^ chain >> 32) * kOdd;
+  return sum;
+}
+
+Trailer make_trailer(const unsigned char* payload, std::size_t size) {
+  return {{'b', 't', 'n', 'e', 't', 'n', 'e', 't'}, size, checksum(payload, size)};
+}
 
 bool is_whole(const MappedFile& file) {
   if (file.size() < sizeof(Trailer)) return false;
-  Trailer expected;
-  expected.payload = file.size() - sizeof(Trailer);
-  return std::memcmp(file.data() + expected.payload, &expected, sizeof(Trailer)) == 0;
+  const std::size_t payload = file.size() - sizeof(Trailer);
+  const Trailer expected = make_trailer(file.data(), payload);
+  return std::memcmp(file.data() + payload, &expected, sizeof(Trailer)) == 0;
 }
 
-// A name is on disk before the data that it stands for, unless the data is asked to be there first.
-bool flush_to_disk(const std::filesystem::path& path) {
-  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (file < 0) return false;
-  const bool flushed = ::fsync(file) == 0;
-  ::close(file);
-  return flushed;
-}
+// A file that is removed again unless it was renamed.
+class UnfinishedFile {
+ public:
+  explicit UnfinishedFile(std::filesystem::path path) : path_(std::move(path)) {}
+  ~UnfinishedFile() {
+    std::error_code ignored;
+    std::filesystem::remove(path_, ignored);
+  }
+  UnfinishedFile(const UnfinishedFile&) = delete;
+  UnfinishedFile& operator=(const UnfinishedFile&) = delete;
 
-bool write_whole(const std::filesystem::path& path, const std::function<void(std::ostream&)>& write) {
-  std::ofstream out(path, std::ios::binary);
-  if (!out) return false;
-  write(out);
-  out.seekp(0, std::ios::end);  // a writer may have gone back to fill in a header
-  Trailer trailer;
-  trailer.payload = static_cast<std::uint64_t>(out.tellp());
-  out.write(reinterpret_cast<const char*>(&trailer), sizeof(trailer));
-  out.close();
-  return out.good() && flush_to_disk(path);
-}
+  bool write(const std::function<void(std::ostream&)>& write_payload) {
+    std::ofstream out(path_, std::ios::binary);
+    if (!out) return false;
+    write_payload(out);
+    out.close();
+    if (!out) return false;
+    const MappedFile payload(path_);
+    const Trailer trailer = make_trailer(payload.data(), payload.size());
+    std::ofstream end(path_, std::ios::binary | std::ios::app);
+    end.write(reinterpret_cast<const char*>(&trailer), sizeof(trailer));
+    end.close();
+    return end.good() && flush_to_disk();
+  }
+
+  void rename(const std::filesystem::path& to, std::error_code& error) { std::filesystem::rename(path_, to, error); }
+
+ private:
+  // A name is on disk before the data that it stands for, unless the data is asked to be there first.
+  bool flush_to_disk() const {
+    const int file = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+    if (file < 0) return false;
+    const bool flushed = ::fsync(file) == 0;
+    ::close(file);
+    return flushed;
+  }
+
+  const std::filesystem::path path_;
+};
 
 }  // namespace
 
@@ -63,7 +111,7 @@ std::shared_ptr<const MappedFile> NetworkCache::find(const std::string& key) con
   try {
     auto file = std::make_shared<const MappedFile>(path(key));
     if (is_whole(*file)) return file;
-    discard(key, "the file is cut short or foreign");
+    discard(key, "the file is cut short, damaged or foreign");
   } catch (const Error& error) {
     discard(key, error.what());
   }
@@ -72,18 +120,17 @@ std::shared_ptr<const MappedFile> NetworkCache::find(const std::string& key) con
 
 std::size_t NetworkCache::payload(const MappedFile& file) { return file.size() - sizeof(Trailer); }
 
-bool NetworkCache::store(const std::string& key, const std::function<void(std::ostream&)>& write) const {
+bool NetworkCache::store(const std::string& key, const std::function<void(std::ostream&)>& write) {
+  if (!writable_) return false;
   static std::atomic<int> counter{0};
-  const std::string unique = "." + std::to_string(::getpid()) + "." + std::to_string(counter++) + ".tmp";
-  const std::filesystem::path unfinished = folder_ / (key + unique);
   std::error_code error;
   std::filesystem::create_directories(folder_, error);
+  UnfinishedFile file(folder_ / (key + "." + std::to_string(::getpid()) + "." + std::to_string(counter++) + ".tmp"));
   errno = 0;
-  if (!error && !write_whole(unfinished, write)) error.assign(errno != 0 ? errno : EIO, std::generic_category());
-  if (!error) std::filesystem::rename(unfinished, path(key), error);
+  if (!error && !file.write(write)) error.assign(errno != 0 ? errno : EIO, std::generic_category());
+  if (!error) file.rename(path(key), error);
   if (!error) return true;
-  std::error_code ignored;
-  std::filesystem::remove(unfinished, ignored);
+  writable_ = false;
   log_("cannot keep compiled networks in " + folder_.string() + " (" + error.message() +
        "): engines will load slower and take more memory; set BTNET_CACHE to a folder that can be written");
   return false;

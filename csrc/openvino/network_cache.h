@@ -25,8 +25,8 @@ class NetworkCache {
   /// Bytes of the network in a file that find() returned.
   static std::size_t payload(const MappedFile& file);
 
-  /// Stores what `write` writes. Returns whether it could.
-  bool store(const std::string& key, const std::function<void(std::ostream&)>& write) const;
+  /// Stores what `write` writes. Returns whether it could; once it could not, it says so to the log and tries no more.
+  bool store(const std::string& key, const std::function<void(std::ostream&)>& write);
 
   /// Removes a network that turned out to be of no use, and logs why.
   void discard(const std::string& key, const std::string& why) const;
@@ -36,6 +36,7 @@ class NetworkCache {
 
   std::filesystem::path folder_;
   Log log_;
+  bool writable_ = true;  // as far as known
 };
 
 }  // namespace btnet

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <openvino/frontend/manager.hpp>
 #include <openvino/openvino.hpp>
 #include <utility>
 
@@ -9,6 +10,7 @@
 #include "core/cores.h"
 #include "core/environment.h"
 #include "core/sha256.h"
+#include "core/text.h"
 #include "openvino/network_cache.h"
 
 namespace btnet {
@@ -28,7 +30,11 @@ void check_precision(ov::Core& core, const std::string& precision) {
 }
 
 int check_threads(int threads) {
-  if (threads < 0) throw InvalidOption("threads must not be negative, not " + std::to_string(threads));
+  constexpr int kMostThreads = 1024;
+  if (threads < 0 || threads > kMostThreads) {
+    throw InvalidOption("threads must be from 1 to " + std::to_string(kMostThreads) + ", or 0 for all, not " +
+                        std::to_string(threads));
+  }
   return threads > 0 ? threads : available_cores();
 }
 
@@ -42,15 +48,17 @@ bool is_latency(const std::string& hint) {
 // Which graphs a precision runs: bf16 is f32 with another arithmetic.
 std::string graph_precision(const std::string& precision) { return precision == "bf16" ? "f32" : precision; }
 
-std::shared_ptr<ov::Model> read_graph(ov::Core& core, const Bundle& bundle, const std::string& precision,
-                                      int resolution) {
+// Straight through the ONNX front end: OpenVINO's general reader tries those of all other formats, too.
+std::shared_ptr<ov::Model> convert_graph(const std::string& path) {
+  constexpr bool kMapWeights = true;
+  ov::frontend::FrontEndManager manager;
+  const auto reader = manager.load_by_framework("onnx");
+  return reader->convert(reader->load(path, kMapWeights));
+}
+
+std::shared_ptr<ov::Model> read_graph(const Bundle& bundle, const std::string& precision, int resolution) {
   const std::string path = bundle.graph(graph_precision(precision), resolution).string();
-  std::shared_ptr<ov::Model> model;
-  try {
-    model = core.read_model(path);
-  } catch (const ov::Exception& error) {
-    throw BundleError(path + " is not a graph that OpenVINO can read: " + error.what());
-  }
+  const std::shared_ptr<ov::Model> model = convert_graph(path);
   const std::string side = std::to_string(resolution);
   const ov::PartialShape input{-1, 3, resolution, resolution};
   const ov::PartialShape output{-1, bundle.dim};
@@ -104,7 +112,7 @@ class OpenVinoExecutor final : public Executor {
       request.infer();
     } catch (const ov::Exception& error) {
       throw Error("OpenVINO failed to run the branch for resolution " + std::to_string(resolution) + ": " +
-                  error.what());
+                  one_line(error.what()));
     }
   }
 
@@ -112,10 +120,20 @@ class OpenVinoExecutor final : public Executor {
   // A network that was just compiled holds all its folded weights in memory of its own, beside the packed ones that it
   // computes with. One read back from the cache has the former in a mapped file, which the system can drop.
   Network load(int resolution) {
+    try {
+      return load_or_throw(resolution);
+    } catch (const ov::Exception& error) {
+      throw BundleError("OpenVINO cannot run " + bundle_.graph(graph_precision(precision_), resolution).string() +
+                        ": " + one_line(error.what()));
+    }
+  }
+
+  Network load_or_throw(int resolution) {
     const std::string key = cache_key(resolution);
     Network network = from_cache(key);
     if (!network.compiled) {
-      const auto graph = read_graph(core_, bundle_, precision_, resolution);
+      verify_once();  // the key stands for what model.json says, so nothing else must get into the cache
+      const auto graph = read_graph(bundle_, precision_, resolution);
       network.compiled = core_.compile_model(graph, kDevice, properties_);
       if (cache_.store(key, [&](std::ostream& out) { network.compiled.export_model(out); })) {
         Network again = from_cache(key);
@@ -130,11 +148,21 @@ class OpenVinoExecutor final : public Executor {
   // The first run packs the weights into the layout that the CPU computes with; after it, those in the file are idle.
   void warm_up(Network& network, int resolution) {
     const std::size_t side = resolution;
-    ov::Tensor input(ov::element::f32, {1, 3, side, side});
+    ov::Tensor input(ov::element::f32, {2, 3, side, side});
     std::fill_n(input.data<float>(), input.get_size(), 0.0f);
-    network.requests.front().set_input_tensor(input);
-    network.requests.front().infer();
+    ov::InferRequest& request = network.requests.front();
+    request.set_input_tensor(input);
+    request.infer();
+    if (request.get_output_tensor().get_shape() != ov::Shape{2, static_cast<std::size_t>(dim())}) {
+      throw BundleError(bundle_.graph(graph_precision(precision_), resolution).string() +
+                        " must give one row of its output for each image");
+    }
     if (network.file) network.file->release_pages();
+  }
+
+  void verify_once() {
+    if (!verified_) bundle_.verify();
+    verified_ = true;
   }
 
   Network from_cache(const std::string& key) {
@@ -146,7 +174,7 @@ class OpenVinoExecutor final : public Executor {
                             const_cast<unsigned char*>(network.file->data()));
       network.compiled = core_.import_model(blob, kDevice, properties_);
     } catch (const ov::Exception& error) {
-      cache_.discard(key, error.what());
+      cache_.discard(key, one_line(error.what()));
       return {};
     }
     return network;
@@ -163,7 +191,8 @@ class OpenVinoExecutor final : public Executor {
 
   const Bundle bundle_;
   const std::string precision_;
-  const NetworkCache cache_;
+  NetworkCache cache_;
+  bool verified_ = false;
   ov::Core core_;
   int slots_ = 1;
   ov::AnyMap properties_;

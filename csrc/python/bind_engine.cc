@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 #include <pybind11/stl/filesystem.h>
 
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -42,10 +43,10 @@ void warn(const std::string& message) {
   py::module_::import("logging").attr("getLogger")("btnet_ext").attr("warning")(message);
 }
 
-std::unique_ptr<Engine> make_engine(const std::string& bundle, const std::string& device, const std::string& precision,
-                                    const std::string& hint, int threads, std::vector<int> resolutions,
-                                    const std::string& indicator, const std::string& rounding,
-                                    const std::string& color) {
+std::unique_ptr<Engine> make_engine(const std::filesystem::path& bundle, const std::string& device,
+                                    const std::string& precision, const std::string& hint, int threads,
+                                    std::vector<int> resolutions, const std::string& indicator,
+                                    const std::string& rounding, const std::string& color) {
   btnet::EngineOptions options;
   options.device = device;
   options.precision = precision;

@@ -1,6 +1,7 @@
 #include <pybind11/pybind11.h>
 
 #include <exception>
+#include <string_view>
 
 #include "btnet/error.h"
 #include "btnet/version.h"
@@ -15,7 +16,11 @@ namespace {
 // C++ errors become the classes of btnet_ext.errors, so that both languages have one hierarchy.
 void raise_as(const char* name, const std::exception& error) {
   const py::object type = py::module_::import("btnet_ext.errors").attr(name);
-  py::set_error(type, error.what());
+  // Paths may hold any bytes; a message must not fail for them.
+  const std::string_view what(error.what());
+  const auto text = py::reinterpret_steal<py::object>(
+      PyUnicode_DecodeUTF8(what.data(), static_cast<py::ssize_t>(what.size()), "backslashreplace"));
+  py::set_error(type, text);
 }
 
 void translate(std::exception_ptr thrown) {

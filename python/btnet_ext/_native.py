@@ -23,18 +23,24 @@ def _load_openvino() -> None:
     spec = importlib.util.find_spec("openvino")
     if spec is None or not spec.submodule_search_locations:
         raise BackendUnavailable(f"btnet needs openvino {OPENVINO_VERSION}, and none is installed: {install}")
-    version = metadata.version("openvino")
+    try:
+        version = metadata.version("openvino")
+    except metadata.PackageNotFoundError:
+        version = "one of unknown version"
     if version != OPENVINO_VERSION:
         raise BackendUnavailable(f"btnet needs openvino {OPENVINO_VERSION}, not {version}: {install}")
     libraries = Path(spec.submodule_search_locations[0]) / "libs"
     library = next(libraries.glob("libopenvino.so.*"), None)
     if library is None:
         raise BackendUnavailable(f"{libraries} has no libopenvino.so: reinstall it, {install}")
-    ctypes.CDLL(str(library))
+    try:
+        ctypes.CDLL(str(library))
+    except OSError as error:
+        raise BackendUnavailable(f"openvino cannot be loaded ({error}): reinstall it, {install}") from error
 
 
 _load_openvino()
 
-from btnet_ext import _core as core  # noqa: E402  (its libraries have to be loaded first)
+import btnet_ext._core as core  # noqa: E402  (its libraries have to be loaded first)
 
 __all__ = ["OPENVINO_VERSION", "core"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -43,9 +43,10 @@ def as_pixel_list(images: Any, *, color: str = "rgb", first: int = 0) -> list[Pi
     """
     if isinstance(images, (list, tuple)):
         batch: Sequence[Any] = images
-    elif isinstance(images, (str, bytes)) or not _is_array(images) or isinstance(images, Image.Image):
+    elif not is_array(images):
+        hint = "; embed_stream takes any iterable" if isinstance(images, Iterator) else ""
         raise InvalidImage(
-            f"images is a {type(images).__name__}, expected a list or tuple of images or one N x H x W x 3 array"
+            f"images is a {type(images).__name__}, expected a list or tuple of images or one N x H x W x 3 array{hint}"
         )
     else:
         batch = _split(as_array(images, "images"))
@@ -59,10 +60,12 @@ def _split(array: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
     raise InvalidImage(f"images is one array of shape {array.shape}, expected N x H x W x 3{hint}")
 
 
-def _is_array(value: Any) -> bool:
+def is_array(value: object) -> bool:
+    """Tell whether an object offers its contents as an array; one that is a class, or a PIL image, does not count."""
+    if isinstance(value, (type, Image.Image)):
+        return False
     return any(
-        hasattr(value, name)
-        for name in ("__array__", "__array_interface__", "__dlpack__", "__cuda_array_interface__")
+        hasattr(value, name) for name in ("__array__", "__array_interface__", "__dlpack__", "__cuda_array_interface__")
     )
 
 
@@ -70,7 +73,7 @@ def as_array(value: Any, name: str) -> npt.NDArray[Any]:
     """View an object with the array or DLPack interface as a NumPy array, or raise `InvalidImage`."""
     if isinstance(value, np.ndarray):
         return value
-    if isinstance(value, type) or not _is_array(value):
+    if not is_array(value):
         raise InvalidImage(f"{name} is a {type(value).__name__}, {_EXPECTED}")
     if hasattr(value, "__cuda_array_interface__"):
         raise InvalidImage(f"{name} is in GPU memory, expected host memory for device 'cpu'")

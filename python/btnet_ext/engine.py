@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,12 @@ from btnet_ext import models
 from btnet_ext._native import core
 from btnet_ext.bundle import Bundle
 from btnet_ext.errors import InvalidOption
-from btnet_ext.images import as_pixel_list
+from btnet_ext.images import as_pixel_list, is_array
 
 _log = logging.getLogger(__name__)
+
+_MOST_THREADS = 1024
+_LARGEST_RESOLUTION = 2**31 - 1
 
 
 class Engine:
@@ -59,13 +62,14 @@ class Engine:
         rounding: str | None = None,
         color: str = "rgb",
     ) -> None:
-        texts = {"device": device, "precision": precision, "hint": hint, "color": color}
-        texts |= {"indicator": indicator or "max", "rounding": rounding or "ceil"}
-        for option, value in texts.items():
+        for option, value in {"device": device, "precision": precision, "hint": hint, "color": color}.items():
             if not isinstance(value, str):
                 raise InvalidOption(f"{option} must be text, not {value!r}")
-        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-            raise InvalidOption(f"threads must be a positive integer or None, not {threads!r}")
+        for option, value in {"indicator": indicator, "rounding": rounding}.items():
+            if value is not None and (not isinstance(value, str) or not value):
+                raise InvalidOption(f"{option} must be text or None, not {value!r}")
+        if threads is not None and not _is_integer(threads, 1, _MOST_THREADS):
+            raise InvalidOption(f"threads must be an integer from 1 to {_MOST_THREADS} or None, not {threads!r}")
         if device == "auto":
             _log.info("device 'auto': using 'cpu'; this version of btnet has no other device")
             device = "cpu"
@@ -73,7 +77,7 @@ class Engine:
         self._precision = precision
         self._color = color
         self._native = core.Engine(
-            os.fspath(_bundle_path(model)),
+            os.fspath(models.locate(model)),
             device=device,
             precision=precision,
             hint=hint,
@@ -118,10 +122,12 @@ class Engine:
         Returns:
             An iterator of (batch_size, dim) float32 blocks, in order; the last may be shorter.
         """
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        if not _is_integer(batch_size, 1, sys.maxsize):
             raise InvalidOption(f"batch_size must be a positive integer, not {batch_size!r}")
         if isinstance(images, (str, bytes)) or not isinstance(images, Iterable):
             raise InvalidOption(f"images must be an iterable of images, not a {type(images).__name__}")
+        if is_array(images):
+            images = as_pixel_list(images, color=self._color)
         return self._blocks(iter(images), batch_size, flip, normalize)
 
     def _blocks(
@@ -169,21 +175,14 @@ class Engine:
         )
 
 
-def _bundle_path(model: str | os.PathLike[str]) -> Path:
-    if not isinstance(model, (str, os.PathLike)):
-        raise InvalidOption(f"model must be a name or a path, not a {type(model).__name__}")
-    if isinstance(model, str) and os.sep not in model and not model.endswith(".btnet"):
-        return models.path(model)
-    return Path(model)
+def _is_integer(value: object, lowest: int, highest: int) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and lowest <= value <= highest
 
 
 def _resolution_list(resolutions: Sequence[int] | None) -> list[int]:
     if resolutions is None:
         return []
-    try:
-        chosen = [int(r) if isinstance(r, (int, np.integer)) else None for r in resolutions]
-    except TypeError:
-        chosen = []
-    if not chosen or None in chosen:
-        raise InvalidOption(f"resolutions must be a list of integers, not empty, or None; got {resolutions!r}")
-    return [r for r in chosen if r is not None]
+    chosen = list(resolutions) if isinstance(resolutions, Iterable) else []
+    if not chosen or not all(_is_integer(resolution, 1, _LARGEST_RESOLUTION) for resolution in chosen):
+        raise InvalidOption(f"resolutions must be a list of positive integers, not empty, or None; got {resolutions!r}")
+    return [int(resolution) for resolution in chosen]
