@@ -52,7 +52,7 @@ class Bundle:
 class Engine:
     def __init__(
         self,
-        bundle: str,
+        bundle: os.PathLike[str] | str | bytes,
         *,
         device: str,
         precision: str,

@@ -62,12 +62,12 @@ class Engine:
         rounding: str | None = None,
         color: str = "rgb",
     ) -> None:
-        for option, value in {"device": device, "precision": precision, "hint": hint, "color": color}.items():
-            if not isinstance(value, str):
-                raise InvalidOption(f"{option} must be text, not {value!r}")
-        for option, value in {"indicator": indicator, "rounding": rounding}.items():
-            if value is not None and (not isinstance(value, str) or not value):
-                raise InvalidOption(f"{option} must be text or None, not {value!r}")
+        for option, text in {"device": device, "precision": precision, "hint": hint, "color": color}.items():
+            if not isinstance(text, str):
+                raise InvalidOption(f"{option} must be text, not {text!r}")
+        for option, choice in {"indicator": indicator, "rounding": rounding}.items():
+            if choice is not None and (not isinstance(choice, str) or not choice):
+                raise InvalidOption(f"{option} must be text or None, not {choice!r}")
         if threads is not None and not _is_integer(threads, 1, _MOST_THREADS):
             raise InvalidOption(f"threads must be an integer from 1 to {_MOST_THREADS} or None, not {threads!r}")
         if device == "auto":
@@ -176,7 +176,7 @@ class Engine:
 
 
 def _is_integer(value: object, lowest: int, highest: int) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and lowest <= value <= highest
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and lowest <= int(value) <= highest
 
 
 def _resolution_list(resolutions: Sequence[int] | None) -> list[int]:

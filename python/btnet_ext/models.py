@@ -38,8 +38,9 @@ def path(name: str) -> Path:
 
 
 def locate(model: str | os.PathLike[str]) -> Path:
-    """The bundle that `model` means: a path as it stands (a `Path`, or text with a separator or ending in .btnet), or a name.
+    """The bundle that `model` means: a path, or the name of a model.
 
+    A path is a `Path`, or text with a separator or ending in .btnet; it is not looked at here.
     Raises `ModelNotFound` for a name that `path` does not find, and `InvalidOption` for what is neither.
     """
     if not isinstance(model, (str, os.PathLike)):

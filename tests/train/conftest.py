@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+
 from btnet_train.export import write_bundle
 from btnet_train.networks import IResNet
 from btnet_train.random_weights import random_networks
-from PIL import Image
 
 
 @pytest.fixture(scope="module", autouse=True)

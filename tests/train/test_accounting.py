@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
+
 from btnet_train.accounting import branch_parameter_count, mac_count, parameter_count
 from btnet_train.networks import IResNet
-from torch import nn
 
 
 def meta(arch: str, resolution: int, width: float = 1.0, dim: int = 512) -> IResNet:

@@ -12,8 +12,9 @@ import pytest
 import safetensors.torch
 import torch
 from arcface_layout import random_state, reference_forward
-from btnet_train.checkpoint import CheckpointError, load_checkpoint
 from torch import Tensor
+
+from btnet_train.checkpoint import CheckpointError, load_checkpoint
 
 
 def save(path: Path, content: Any) -> Path:

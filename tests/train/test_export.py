@@ -5,16 +5,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-import btnet_train.export
 import numpy as np
 import onnx
 import onnxruntime
 import openvino
 import pytest
 import torch
+from torch import nn
+
+import btnet_train.export
 from btnet_train.export import write_bundle
 from btnet_train.networks import IResNet
-from torch import nn
 
 RESOLUTIONS = (7, 14, 28, 56, 112)
 Networks = dict[int, IResNet]

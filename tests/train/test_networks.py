@@ -6,6 +6,8 @@ import sys
 import pytest
 import torch
 from arcface_layout import random_state, reference_forward, shapes
+from torch import nn
+
 from btnet_train.networks import (
     IResNet,
     batch_norm_names,
@@ -14,7 +16,6 @@ from btnet_train.networks import (
     in_branch,
     is_batch_norm,
 )
-from torch import nn
 
 ARCHS = ("res18", "res34", "res50", "res100")
 RESOLUTIONS = (7, 14, 28, 56, 112)

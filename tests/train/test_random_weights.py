@@ -8,11 +8,12 @@ import numpy as np
 import openvino
 import pytest
 import torch
+from numpy.typing import NDArray
+from PIL import Image
+
 from btnet_train.export import write_bundle
 from btnet_train.networks import IResNet, batch_norm_names, branch_names
 from btnet_train.random_weights import random_networks
-from numpy.typing import NDArray
-from PIL import Image
 
 
 def digest(networks: Mapping[int, IResNet]) -> str:

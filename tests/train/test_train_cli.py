@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from arcface_layout import random_state, reference_forward
+
 from btnet_train.cli import main
 
 
