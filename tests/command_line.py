@@ -1,0 +1,25 @@
+"""Ways to run the command btnet in tests."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+COMMAND = Path(sys.executable).with_name("btnet")
+
+Call: TypeAlias = Callable[..., tuple[int, str, list[str]]]
+"""What the fixture `call` is: arguments to exit code, stdout, and the lines of stderr without their prefix."""
+
+
+def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the installed command in a process of its own."""
+    command = [COMMAND, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
+
+
+def succeed(*command: object) -> None:
+    """Run a program that has to exit with 0; its output is shown where it does not."""
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"

@@ -1,0 +1,187 @@
+#include "openvino/network_cache.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "scratch.h"
+
+namespace btnet {
+namespace {
+
+const std::string kNetwork = "what a compiled network would be";
+
+void write_network(std::ostream& out) { out << kNetwork; }
+
+std::string payload(const std::shared_ptr<const MappedFile>& file) {
+  return {reinterpret_cast<const char*>(file->data()), NetworkCache::payload(*file)};
+}
+
+class NetworkCacheTest : public testing::Test {
+ protected:
+  std::filesystem::path folder() const { return scratch_.path() / "some" / "folders"; }
+
+  NetworkCache cache() {
+    return NetworkCache(folder(), [this](const std::string& message) { log_.push_back(message); });
+  }
+
+  std::filesystem::path only_file() const {
+    std::vector<std::filesystem::path> files;
+    for (const auto& entry : std::filesystem::directory_iterator(folder())) files.push_back(entry.path());
+    EXPECT_EQ(files.size(), 1u) << "something was left behind";
+    return files.at(0);
+  }
+
+  void write(const std::filesystem::path& path, const std::string& content) {
+    std::ofstream(path, std::ios::binary) << content;
+  }
+
+  const Scratch scratch_;
+  std::vector<std::string> log_;
+};
+
+TEST_F(NetworkCacheTest, NothingIsMadeBeforeTheFirstStore) {
+  EXPECT_EQ(cache().find("key"), nullptr);
+  EXPECT_FALSE(std::filesystem::exists(folder()));
+  EXPECT_TRUE(log_.empty());
+}
+
+TEST_F(NetworkCacheTest, StoreAndFind) {
+  EXPECT_TRUE(cache().store("key", write_network));
+  const auto found = cache().find("key");
+  ASSERT_NE(found, nullptr);
+  EXPECT_EQ(payload(found), kNetwork);
+  EXPECT_EQ(cache().find("other"), nullptr);
+  EXPECT_TRUE(log_.empty());
+  only_file();
+}
+
+TEST_F(NetworkCacheTest, StoreReplaces) {
+  EXPECT_TRUE(cache().store("key", write_network));
+  const auto before = cache().find("key");
+  EXPECT_TRUE(cache().store("key", [](std::ostream& out) { out << "another"; }));
+  EXPECT_EQ(payload(cache().find("key")), "another");
+  EXPECT_EQ(payload(before), kNetwork) << "a reader keeps what it found";
+}
+
+TEST_F(NetworkCacheTest, AWriterThatGoesBack) {
+  EXPECT_TRUE(cache().store("key", [](std::ostream& out) {
+    out << "???? then the rest";
+    out.seekp(0);
+    out << "head";
+  }));
+  EXPECT_EQ(payload(cache().find("key")), "head then the rest");
+}
+
+TEST_F(NetworkCacheTest, CutShortAtEveryByte) {
+  ASSERT_TRUE(cache().store("key", write_network));
+  const std::filesystem::path path = only_file();
+  const std::string whole = read_all(path);
+  for (std::size_t size = 0; size < whole.size(); ++size) {
+    write(path, whole.substr(0, size));
+    log_.clear();
+    EXPECT_EQ(cache().find("key"), nullptr) << size;
+    EXPECT_EQ(log_.size(), 1u);
+    EXPECT_FALSE(std::filesystem::exists(path)) << "a damaged file goes";
+  }
+}
+
+TEST_F(NetworkCacheTest, LongerThanItWasWritten) {
+  ASSERT_TRUE(cache().store("key", write_network));
+  write(only_file(), read_all(only_file()) + "x");
+  EXPECT_EQ(cache().find("key"), nullptr);
+  EXPECT_EQ(log_.size(), 1u);
+}
+
+TEST_F(NetworkCacheTest, EveryByteMatters) {
+  ASSERT_TRUE(cache().store("key", write_network));
+  const std::filesystem::path path = only_file();
+  const std::string whole = read_all(path);
+  for (std::size_t at = 0; at < whole.size(); ++at) {
+    std::string damaged = whole;
+    damaged[at] ^= 1;
+    write(path, damaged);
+    ASSERT_EQ(cache().find("key"), nullptr) << "byte " << at << " of " << whole.size();
+  }
+}
+
+TEST_F(NetworkCacheTest, LogNamesTheFile) {
+  ASSERT_TRUE(cache().store("key", write_network));
+  const std::filesystem::path path = only_file();
+  write(path, "foreign");
+  EXPECT_EQ(cache().find("key"), nullptr);
+  ASSERT_EQ(log_.size(), 1u);
+  expect_in(path.string(), log_[0]);
+}
+
+TEST_F(NetworkCacheTest, AFolderInPlaceOfAFile) {
+  ASSERT_TRUE(cache().store("key", write_network));
+  const std::filesystem::path path = only_file();
+  std::filesystem::remove(path);
+  std::filesystem::create_directories(path / "full");
+  EXPECT_EQ(cache().find("key"), nullptr);
+  EXPECT_FALSE(cache().store("key", write_network));
+  EXPECT_EQ(log_.size(), 2u);
+}
+
+TEST_F(NetworkCacheTest, AFileInPlaceOfTheFolder) {
+  std::filesystem::create_directories(folder().parent_path());
+  write(folder(), "in the way");
+  EXPECT_EQ(cache().find("key"), nullptr);
+  EXPECT_FALSE(cache().store("key", write_network));
+  ASSERT_EQ(log_.size(), 1u);
+  expect_in(folder().string(), log_[0]);
+  expect_in("BTNET_CACHE", log_[0]);
+}
+
+TEST_F(NetworkCacheTest, SaysOnceThatItCannotBeWritten) {
+  std::filesystem::create_directories(folder().parent_path());
+  write(folder(), "in the way");
+  NetworkCache blocked = cache();
+  for (const char* key : {"first", "second"}) EXPECT_FALSE(blocked.store(key, write_network));
+  EXPECT_EQ(log_.size(), 1u);
+}
+
+TEST_F(NetworkCacheTest, AWriterThatFails) {
+  EXPECT_FALSE(cache().store("key", [](std::ostream& out) { out.setstate(std::ios::badbit); }));
+  EXPECT_EQ(log_.size(), 1u);
+  EXPECT_EQ(cache().find("key"), nullptr);
+  EXPECT_TRUE(std::filesystem::is_empty(folder())) << "an unfinished file was left behind";
+}
+
+TEST_F(NetworkCacheTest, AWriterThatThrowsLeavesNothingBehind) {
+  EXPECT_THROW(cache().store("key", [](std::ostream&) { throw std::runtime_error("export failed"); }),
+               std::runtime_error);
+  EXPECT_TRUE(std::filesystem::is_empty(folder())) << "an unfinished file was left behind";
+}
+
+TEST_F(NetworkCacheTest, ALogIsNotNeeded) {
+  std::filesystem::create_directories(folder().parent_path());
+  write(folder(), "in the way");
+  NetworkCache silent(folder(), {});
+  EXPECT_FALSE(silent.store("key", write_network));
+  silent.discard("key", "no reason");
+}
+
+TEST_F(NetworkCacheTest, WritersAtOnce) {
+  std::vector<std::thread> writers;
+  for (int i = 0; i < 4; ++i) {
+    writers.emplace_back([this] {
+      NetworkCache own(folder(), {});
+      for (int round = 0; round < 20; ++round) {
+        EXPECT_TRUE(own.store("key", write_network));
+        const auto found = own.find("key");
+        EXPECT_TRUE(found != nullptr && payload(found) == kNetwork);
+      }
+    });
+  }
+  for (std::thread& writer : writers) writer.join();
+  EXPECT_EQ(payload(cache().find("key")), kNetwork);
+  only_file();
+}
+
+}  // namespace
+}  // namespace btnet
