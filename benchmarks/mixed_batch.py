@@ -1,0 +1,109 @@
+"""A mixed batch of 128 crops against the best that OpenVINO's own API does with each branch alone.
+
+    python benchmarks/mixed_batch.py BUNDLE
+
+The engine gets uint8 crops of random sizes, 32 for each branch, and resizes, groups, runs and orders them.
+OpenVINO gets float tensors that are ready, of one branch, in the best of several static batch sizes, on as many
+streams as the engine has threads. The ratio of the engine's time to the sum of 32 / rate over the branches says
+what everything around the networks costs; 1 would be nothing. Writes results/mixed_batch.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+
+import common
+from btnet_ext import Bundle, Engine
+
+CROPS_A_BRANCH = 32
+SIZES = {7: (4, 7), 14: (8, 14), 28: (15, 28), 112: (29, 200)}
+BATCHES = (1, 2, 4, 8, 16)
+SEED = 20260
+
+
+def crops(rng: np.random.Generator) -> list[np.ndarray]:
+    """Random pixels in random square sizes, shuffled; the networks' time does not depend on what they see."""
+    sides = [int(rng.integers(low, high + 1)) for low, high in SIZES.values() for _ in range(CROPS_A_BRANCH)]
+    rng.shuffle(sides)
+    return [rng.integers(0, 256, (side, side, 3), dtype=np.uint8) for side in sides]
+
+
+def openvino_run(core: ov.Core, bundle: Bundle, resolution: int, batch: int, precision: str, streams: int) -> partial:
+    """Return a function that runs CROPS_A_BRANCH images of one branch through OpenVINO's asynchronous queue."""
+    model = core.read_model(bundle.path / bundle.metadata["graphs"]["f32"][str(resolution)])
+    model.reshape([batch, 3, resolution, resolution])
+    properties = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "NUM_STREAMS": str(streams),
+        "INFERENCE_NUM_THREADS": streams,
+    }
+    queue = ov.AsyncInferQueue(core.compile_model(model, "CPU", properties), streams)
+    images = np.random.default_rng(SEED).uniform(-1, 1, (batch, 3, resolution, resolution)).astype(np.float32)
+
+    def run() -> None:
+        for _ in range(CROPS_A_BRANCH // batch):
+            queue.start_async({0: images})
+        queue.wait_all()
+
+    return partial(run)
+
+
+def measure(bundle: Bundle, precision: str, rounds: int) -> dict[str, object]:
+    """Engine and OpenVINO in turns; the ratio is taken within each round, then the median."""
+    engine = Engine(bundle.path, precision=precision)
+    images = crops(np.random.default_rng(SEED))
+    streams = common.machine()["cores"]
+    core = ov.Core()
+    candidates = {"engine": partial(engine.embed, images)}
+    for resolution in bundle.resolutions:
+        for batch in BATCHES:
+            run = openvino_run(core, bundle, resolution, batch, precision, streams)
+            candidates[f"{resolution} in batches of {batch}"] = run
+    seconds = common.interleave(candidates, rounds=rounds)
+
+    best = {
+        resolution: min(
+            (f"{resolution} in batches of {batch}" for batch in BATCHES),
+            key=lambda n: statistics.median(seconds[n]),
+        )
+        for resolution in bundle.resolutions
+    }
+    ratios = [seconds["engine"][i] / sum(seconds[name][i] for name in best.values()) for i in range(rounds)]
+    return {
+        "ratio": common.summary(ratios),
+        "engine_seconds": common.summary(seconds["engine"]),
+        "openvino": {
+            str(resolution): {
+                "best": name,
+                "images_per_second": CROPS_A_BRANCH / statistics.median(seconds[name]),
+            }
+            for resolution, name in best.items()
+        },
+    }
+
+
+def main() -> None:
+    """Measure f32 and bf16 and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    bundle = Bundle.open(arguments.bundle)
+    results = {precision: measure(bundle, precision, arguments.rounds) for precision in ("f32", "bf16")}
+    path = common.write(
+        "mixed_batch",
+        {"arch": bundle.arch, "width": bundle.width, "crops_a_branch": CROPS_A_BRANCH, "precision": results},
+    )
+    for precision, result in results.items():
+        print(f"{precision}: {result['ratio']}")
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Fill the tables of docs/performance.md from the JSON files in results/.
+
+    python benchmarks/report.py [--check]
+
+Each table stands between `<!-- NAME -->` and `<!-- end -->`. With --check nothing is written, and the exit code is 1
+if the page is not what the JSON files say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from common import RESULTS
+
+PAGE = RESULTS.parents[1] / "docs" / "performance.md"
+
+
+def load(name: str) -> dict[str, Any]:
+    """Read results/NAME.json."""
+    read: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return read
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Lay out a Markdown table."""
+    lines = [list(header), *map(list, rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def place(results: dict[str, Any]) -> str:
+    """Say on what the figures were taken."""
+    machine = results["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
+    return f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, {versions}; {machine['date']}"
+
+
+def accuracy() -> str:
+    """Cosine to PyTorch, for each branch."""
+    results = load("accuracy")
+    rows = []
+    for resolution in sorted(results["cosine"]["f32"], key=int, reverse=True):
+        f32, bf16 = (results["cosine"][precision][resolution] for precision in ("f32", "bf16"))
+        others = results["median_cosine_of_two_crops"][resolution]
+        rows.append(
+            [resolution, f"{f32['lowest']:.9f}", f"{bf16['lowest']:.6f}", f"{bf16['mean']:.6f}", f"{others:.3f}"]
+        )
+    header = ["branch", "f32, lowest", "bf16, lowest", "bf16, mean", "two different crops, median"]
+    return f"{results['crops']} crops. {place(results)}\n\n{table(header, rows)}"
+
+
+def mixed_batch() -> str:
+    """The engine against OpenVINO's own API."""
+    results = load("mixed_batch")
+    rows = []
+    for precision, result in results["precision"].items():
+        rates = [f"{r['images_per_second']:.1f}" for r in reversed(result["openvino"].values())]
+        rows.append([precision, f"{result['ratio']['median']:.3f}", f"{result['ratio']['spread']:.1%}", *rates])
+    branches = reversed(results["precision"]["f32"]["openvino"])
+    header = ["precision", "engine / ideal", "spread", *(f"OpenVINO at {r}, images/s" for r in branches)]
+    return f"{results['arch']}, width {results['width']}. {place(results)}\n\n{table(header, rows)}"
+
+
+def memory_use() -> str:
+    """Memory of engine and naive use, and of a stream."""
+    results = load("memory_use")
+    rows = [
+        [precision, *(f"{results[f'{kind}_{precision}'][part]:.0f}" for kind in ("engine", "naive") for part in PARTS)]
+        for precision in ("f32", "bf16")
+    ]
+    header = ["MiB", *(f"{kind}, {part}" for kind in ("engine", "OpenVINO's own API") for part in PARTS)]
+    stream = results["stream"]
+    start = stream["resident"][1000 // stream["every"]]
+    growth = (
+        f"A stream of {stream['images']:,} generated images: {start:.0f} MiB resident after the first 1,000, "
+        f"at most {stream['growth_after_1000']:.0f} MiB more after that."
+    )
+    return f"{place(results)}\n\n{table(header, rows)}\n\n{growth}"
+
+
+def resample() -> str:
+    """Times of a resize, and what they are made of."""
+    results = load("resample")
+    names = {"pillow": "Pillow", "torch": "torch", "opencv_not_antialiased": "OpenCV, not antialiased"}
+    paths = [path for path in ("avx512", "avx2", "plain") if path in results["resize"]["250 -> 112"]["microseconds"]]
+    times, ratios, parts = [], [], []
+    for sides, result in results["resize"].items():
+        medians = {name: f"{value['median']:.1f}" for name, value in result["microseconds"].items()}
+        times.append([sides, *(medians[name] for name in (*names, *paths))])
+        of_torch = [f"{result['ratios'][f'{path}_to_torch']:.2f}" for path in paths]
+        fused = [f"{result['ratios'][f'{path}_normalized_to_plain_resize']:.2f}" for path in paths]
+        ratios.append([sides, *of_torch, *fused])
+    for path, stages in results["stages"].items():
+        parts += [[path, sides, *(f"{stage[name]:.1f}" for name in STAGES)] for sides, stage in stages.items()]
+    return "\n\n".join(
+        [
+            f"{place(results)}",
+            "Microseconds of one call, one thread:",
+            table(["sides", *names.values(), *paths], times),
+            "Ratios to torch's uint8 channels-last `interpolate(antialias=True)`, and of the fused form, which "
+            "resizes, normalises and spreads into planes, to the plain resize:",
+            table(["sides", *(f"{p} / torch" for p in paths), *(f"fused / plain, {p}" for p in paths)], ratios),
+            "Where the time goes, in microseconds, measured inside C++. `normalizing vertical` is the vertical pass of "
+            "the fused form:",
+            table(["code path", "sides", *(name.replace("_", " ") for name in STAGES)], parts),
+        ]
+    )
+
+
+PARTS = ("anonymous", "resident")
+STAGES = ("taps", "horizontal", "vertical", "normalizing_vertical", "resize", "resize_normalize")
+TABLES: dict[str, Callable[[], str]] = {
+    "accuracy": accuracy,
+    "mixed_batch": mixed_batch,
+    "memory_use": memory_use,
+    "resample": resample,
+}
+
+
+def main() -> int:
+    """Write or check the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    page = PAGE.read_text()
+    filled = page
+    for name, make in TABLES.items():
+        before, mark, after = filled.partition(f"<!-- {name} -->\n")
+        _, end, rest = after.partition("\n<!-- end -->")
+        if not (mark and end):
+            raise ValueError(f"{PAGE} has no place for the table {name}")
+        filled = f"{before}{mark}{make()}{end}{rest}"
+    if check and filled != page:
+        print(f"{PAGE} is not what the results say: run python benchmarks/report.py", file=sys.stderr)
+        return 1
+    if not check:
+        PAGE.write_text(filled)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
