@@ -10,6 +10,7 @@ from PIL import Image
 
 from btnet_train.networks import IResNet
 from btnet_train.random_weights import random_networks
+from pillow_reference import pillow_resize
 
 Embeddings = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -23,8 +24,7 @@ class Reference:
 
     def raw(self, images: Sequence[Pixels], resolution: int) -> Embeddings:
         """Embeddings of RGB images (H x W x 3) through one branch, not normalised."""
-        size = (resolution, resolution)
-        small = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) for image in images]
+        small = [pillow_resize(image, resolution, resolution, "bicubic") for image in images]
         inputs = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).to(torch.float32).sub(127.5).div(127.5)
         with torch.inference_mode():
             return np.concatenate([self.networks[resolution](part)[0].numpy() for part in inputs.split(64)])

@@ -14,7 +14,6 @@ from PIL import Image
 from btnet_ext import (
     BackendUnavailable,
     BtnetError,
-    BundleError,
     Engine,
     InvalidImage,
     InvalidOption,
@@ -214,8 +213,23 @@ def test_no_silent_fall_back_from_cuda(small_bundle: Path, device: str) -> None:
 
 
 def test_int8_of_a_bundle_that_has_none(small_bundle: Path) -> None:
-    with pytest.raises((BundleError, BackendUnavailable, InvalidOption), match="int8"):
+    with pytest.raises(BackendUnavailable, match="int8"):
         Engine(small_bundle, precision="int8")
+
+
+@pytest.mark.parametrize("flag", ["flip", "normalize"])
+@pytest.mark.parametrize("value", ["yes", 1, None, []])
+def test_flags_are_true_or_false(engine: Engine, mixed: list[Pixels], flag: str, value: Any) -> None:
+    with pytest.raises(InvalidOption, match=flag):
+        engine.embed(mixed, **{flag: value})
+    with pytest.raises(InvalidOption, match=flag):
+        engine.embed_stream(mixed, **{flag: value})
+
+
+@pytest.mark.parametrize("model", [None, 5, b"small.btnet", "no\0name.btnet"])
+def test_a_model_that_is_no_path(model: Any) -> None:
+    with pytest.raises(InvalidOption, match="model must"):
+        Engine(model)
 
 
 def test_stream(engine: Engine, mixed: list[Pixels]) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import PIL
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,11 +12,10 @@ from PIL import Image
 import btnet_ext
 from btnet_ext import InvalidImage, InvalidOption
 from btnet_ext._native import core
+from pillow_reference import FILTERS, pillow_resize
 
-FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 MEAN, STD = (127.5, 120.25, 99.0), (127.5, 60.0, 3.0)
 SHAPES = [(1, 1), (1, 500), (500, 1), (2, 3), (7, 7), (14, 14), (15, 33), (112, 112), (250, 250), (300, 90)]
-PILLOW_MAJOR = int(PIL.__version__.partition(".")[0])
 
 
 @pytest.fixture(params=["plain", "avx2", "avx512"])
@@ -35,16 +33,6 @@ def noise(seed: int, *shape: int) -> np.ndarray:
     """Every other image is black and white, where cubic overshoot has to be clipped."""
     values = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
     return values if seed % 2 == 0 else np.where(values < 128, 0, 255).astype(np.uint8)
-
-
-def pillow_resize(image: np.ndarray, height: int, width: int, name: str) -> np.ndarray:
-    """Resize with Pillow; up to 12 it never began with the rows, so there that is done in two steps."""
-    pixels = np.ascontiguousarray(image if image.ndim == 2 or image.shape[2] == 3 else image[..., 0])
-    picture = Image.fromarray(pixels)
-    fewer_rows, fewer_columns = picture.height - height, picture.width - width
-    if PILLOW_MAJOR < 13 and fewer_rows > 0 and fewer_rows > 2 * fewer_columns:
-        picture = picture.resize((picture.width, height), FILTERS[name])
-    return np.asarray(picture.resize((width, height), FILTERS[name])).reshape(height, width, *image.shape[2:])
 
 
 def assert_like_pillow(image: np.ndarray, height: int, width: int) -> None:

@@ -116,12 +116,6 @@ bool is_too_deep(const std::string& json) {
   return false;
 }
 
-ColorOrder parse_color(std::string_view name) {
-  if (name == "rgb") return ColorOrder::rgb;
-  if (name == "bgr") return ColorOrder::bgr;
-  throw InvalidOption("color must be 'rgb' or 'bgr', not '" + std::string(name) + "'");
-}
-
 void read_description(const ModelReader& model, Bundle& bundle) {
   const Json& root = model.root();
   bundle.name = model.text(root, "name");
@@ -134,7 +128,7 @@ void read_description(const ModelReader& model, Bundle& bundle) {
   bundle.width = width.get<double>();
 
   const Json& input = model.object("input");
-  bundle.color = parse(model, parse_color, model.text(input, "color"));
+  bundle.color = parse(model, parse_color_order, model.text(input, "color"));
   bundle.normalization = {model.channels(input, "mean"), model.channels(input, "std")};
   for (const float std : bundle.normalization.std) {
     if (!(std > 0)) model.fail("'std' must be positive");
@@ -262,11 +256,11 @@ Bundle Bundle::open(const std::filesystem::path& path) {
 std::filesystem::path Bundle::graph(const std::string& precision, int resolution) const {
   const auto graphs_found = graphs.find(precision);
   if (graphs_found == graphs.end()) {
-    throw BundleError("the bundle " + name + " has no graphs in precision '" + precision + "'");
+    throw BundleError("the bundle " + one_line(name) + " has no graphs in precision '" + precision + "'");
   }
   const auto found = graphs_found->second.find(resolution);
   if (found == graphs_found->second.end()) {
-    throw BundleError("the bundle " + name + " has no branch for resolution " + std::to_string(resolution));
+    throw BundleError("the bundle " + one_line(name) + " has no branch for resolution " + std::to_string(resolution));
   }
   return path / found->second;
 }

@@ -112,7 +112,9 @@ std::unique_ptr<Executor> make_executor(const Bundle& bundle, const std::vector<
     throw BackendUnavailable("device '" + options.device +
                              "' is not available: this build of btnet runs on 'cpu' only");
   }
-  if (options.device != "cpu") throw InvalidOption("device must be 'cpu', not '" + options.device + "'");
+  if (options.device != "cpu" && options.device != "auto") {
+    throw InvalidOption("device must be 'cpu', 'auto', 'cuda' or 'cuda:N', not '" + options.device + "'");
+  }
   return make_openvino_executor(bundle, resolutions, {options.precision, options.hint, options.threads, options.log});
 }
 

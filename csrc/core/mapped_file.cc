@@ -30,7 +30,7 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
   // O_NONBLOCK: a named pipe in place of the file must not make us wait for a writer.
   const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)};
   if (file.value < 0) {
-    fail(path, errno == ELOOP ? "it is a symbolic link, which a bundle must not contain" : std::strerror(errno));
+    fail(path, errno == ELOOP ? "it is a symbolic link, which is not followed" : std::strerror(errno));
   }
   struct stat status{};
   if (::fstat(file.value, &status) != 0) fail(path, std::strerror(errno));

@@ -9,13 +9,18 @@ namespace btnet {
 namespace {
 
 // The messages of onnx.proto3 on the way from a model to its tensors.
-enum class Message { model, graph, function, node, attribute, sparse_tensor, tensor, entry, other };
+enum class Message { model, training, graph, function, node, attribute, sparse_tensor, tensor, entry, other };
 
 // Which message a field of a message holds, by the field numbers of onnx.proto3.
 Message child(Message message, std::uint32_t field) {
   switch (message) {
     case Message::model:
-      return field == 7 ? Message::graph : field == 25 ? Message::function : Message::other;
+      return field == 7    ? Message::graph
+             : field == 20 ? Message::training
+             : field == 25 ? Message::function
+                           : Message::other;
+    case Message::training:
+      return field == 1 || field == 2 ? Message::graph : Message::other;
     case Message::graph:
       return field == 1    ? Message::node
              : field == 5  ? Message::tensor

@@ -75,17 +75,27 @@ class UnfinishedFile {
     write_payload(out);
     out.close();
     if (!out) return false;
-    const MappedFile payload(path_);
-    const Trailer trailer = make_trailer(payload.data(), payload.size());
-    std::ofstream end(path_, std::ios::binary | std::ios::app);
-    end.write(reinterpret_cast<const char*>(&trailer), sizeof(trailer));
-    end.close();
-    return end.good() && flush_to_disk();
+    if (!append_trailer()) return false;
+    return flush_to_disk();
   }
 
   void rename(const std::filesystem::path& to, std::error_code& error) { std::filesystem::rename(path_, to, error); }
 
  private:
+  bool append_trailer() const {
+    Trailer trailer;
+    try {
+      const MappedFile payload(path_);
+      trailer = make_trailer(payload.data(), payload.size());
+    } catch (const Error&) {
+      return false;  // somebody cleared the folder meanwhile
+    }
+    std::ofstream end(path_, std::ios::binary | std::ios::app);
+    end.write(reinterpret_cast<const char*>(&trailer), sizeof(trailer));
+    end.close();
+    return end.good();
+  }
+
   // A name is on disk before the data that it stands for, unless the data is asked to be there first.
   bool flush_to_disk() const {
     const int file = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);

@@ -18,8 +18,12 @@ namespace {
 
 constexpr const char* kDevice = "CPU";
 
-void check_precision(ov::Core& core, const std::string& precision) {
-  if (precision == "f32" || precision == "int8") return;
+void check_precision(ov::Core& core, const Bundle& bundle, const std::string& precision) {
+  if (precision == "f32") return;
+  if (precision == "int8") {
+    if (bundle.graphs.count(precision) > 0) return;
+    throw BackendUnavailable("precision 'int8' is not available: the bundle has no int8 graphs; use 'f32'");
+  }
   if (precision != "bf16") {
     throw InvalidOption("precision must be 'f32', 'bf16' or 'int8' on the CPU, not '" + precision + "'");
   }
@@ -86,7 +90,7 @@ class OpenVinoExecutor final : public Executor {
       : bundle_(bundle), precision_(options.precision), cache_(cache_folder() / "openvino", options.log) {
     const bool latency = is_latency(options.hint);
     const int threads = check_threads(options.threads);
-    check_precision(core_, precision_);
+    check_precision(core_, bundle_, precision_);
     slots_ = latency ? 1 : threads;
     properties_ = {ov::num_streams(slots_), ov::inference_num_threads(threads), ov::hint::enable_cpu_pinning(false),
                    ov::hint::inference_precision(precision_ == "bf16" ? ov::element::bf16 : ov::element::f32)};

@@ -19,12 +19,6 @@ namespace {
 using btnet::Bundle;
 using btnet::Engine;
 
-btnet::ColorOrder parse_color(const std::string& name) {
-  if (name == "rgb") return btnet::ColorOrder::rgb;
-  if (name == "bgr") return btnet::ColorOrder::bgr;
-  throw btnet::InvalidOption("color must be 'rgb' or 'bgr', not '" + name + "'");
-}
-
 std::vector<btnet::ImageView> image_views(const std::vector<py::array>& images) {
   std::vector<btnet::ImageView> views;
   views.reserve(images.size());
@@ -55,7 +49,7 @@ std::unique_ptr<Engine> make_engine(const std::filesystem::path& bundle, const s
   options.resolutions = std::move(resolutions);
   options.indicator = indicator;
   options.rounding = rounding;
-  options.color = parse_color(color);
+  options.color = btnet::parse_color_order(color);
   options.log = warn;
   const py::gil_scoped_release release;
   return std::make_unique<Engine>(bundle, options);

@@ -1,4 +1,5 @@
 #include <pybind11/pybind11.h>
+#include <pybind11/stl/filesystem.h>
 
 #include <exception>
 #include <string_view>
@@ -45,8 +46,8 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "The compiled part of btnet_ext. Private: use btnet_ext.";
   m.attr("__version__") = BTNET_VERSION;
   py::register_local_exception_translator(translate);
-  m.def("model_folder", [] { return btnet::model_folder().string(); }, "Where a user's bundles are: $BTNET_HOME.");
-  m.def("cache_folder", [] { return btnet::cache_folder().string(); }, "Where compiled networks are: $BTNET_CACHE.");
+  m.def("model_folder", [] { return btnet::model_folder(); }, "Where a user's bundles are: $BTNET_HOME.");
+  m.def("cache_folder", [] { return btnet::cache_folder(); }, "Where compiled networks are: $BTNET_CACHE.");
   m.def("available_cores", &btnet::available_cores, "Threads of computation that this process can keep busy.");
   register_resample(m);
   register_engine(m);

@@ -79,7 +79,7 @@ def available_cores() -> int:
     Threads of computation that this process can keep busy.
     """
 
-def cache_folder() -> str:
+def cache_folder() -> pathlib.Path:
     """
     Where compiled networks are: $BTNET_CACHE.
     """
@@ -90,7 +90,7 @@ def degrade(
     canonical: typing.SupportsInt | typing.SupportsIndex,
     filter: str,
 ) -> numpy.typing.NDArray[numpy.uint8]: ...
-def model_folder() -> str:
+def model_folder() -> pathlib.Path:
     """
     Where a user's bundles are: $BTNET_HOME.
     """

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from btnet_ext._native import core
+from btnet_ext.errors import InvalidOption
 
 
 class Bundle:
@@ -24,6 +25,8 @@ class Bundle:
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Bundle:
         """Read the bundle at `path`. Raises `BundleError`, which says what is wrong with which file."""
+        if not isinstance(path, (str, os.PathLike)):
+            raise InvalidOption(f"path must be a path, not a {type(path).__name__}")
         return cls(core.Bundle.open(os.fspath(path)))
 
     @property

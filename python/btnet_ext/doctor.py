@@ -47,7 +47,11 @@ def examine() -> list[Finding]:
         cpu = Finding("device cpu", "not usable without the compiled part")
     else:
         findings.append(Finding("OpenVINO", f"{_native.OPENVINO_VERSION}, as needed"))
-        findings += [_cores(), _resampler(), *_folders()]
+        findings += [_cores(), _resampler()]
+        try:
+            findings += _folders()
+        except OSError as error:
+            findings.append(Finding("folders", f"cannot be looked at: {error}"))
         cpu = _cpu()
     return [*findings, cpu, Finding("device cuda", "not usable: this version of btnet has no CUDA backend")]
 
@@ -96,9 +100,8 @@ def _cores() -> Finding:
 def _resampler() -> Finding:
     from btnet_ext._native import core
 
-    forced = os.environ.get("BTNET_SIMD")
     try:
-        return Finding("resampler", core.simd() + (" ($BTNET_SIMD)" if forced else ""))
+        return Finding("resampler", core.simd())
     except InvalidOption as error:
         return Finding("resampler", str(error), is_problem=True)
 
@@ -108,7 +111,7 @@ def _folders() -> list[Finding]:
     from btnet_ext._native import core
 
     home, bundled = models.folders()
-    cache = Path(core.cache_folder())
+    cache = core.cache_folder()
     size = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()) / 1e6
     return [
         Finding("models", ", ".join(models.list()) or "none; see 'btnet models'"),

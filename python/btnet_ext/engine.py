@@ -72,8 +72,7 @@ class Engine:
             raise InvalidOption(f"threads must be an integer from 1 to {_MOST_THREADS} or None, not {threads!r}")
         if device == "auto":
             _log.info("device 'auto': using 'cpu'; this version of btnet has no other device")
-            device = "cpu"
-        self._device = device
+        self._device = "cpu"
         self._precision = precision
         self._color = color
         self._native = core.Engine(
@@ -103,6 +102,7 @@ class Engine:
         Raises:
             InvalidImage: names the index of the first image that cannot be embedded, before any work starts.
         """
+        _check_flags(flip=flip, normalize=normalize)
         return self._native.embed(as_pixel_list(images, color=self._color), flip=flip, normalize=normalize)
 
     def embed_stream(
@@ -122,6 +122,7 @@ class Engine:
         Returns:
             An iterator of (batch_size, dim) float32 blocks, in order; the last may be shorter.
         """
+        _check_flags(flip=flip, normalize=normalize)
         if not _is_integer(batch_size, 1, sys.maxsize):
             raise InvalidOption(f"batch_size must be a positive integer, not {batch_size!r}")
         if isinstance(images, (str, bytes)) or not isinstance(images, Iterable):
@@ -173,6 +174,12 @@ class Engine:
             f"Engine({self.bundle.name!r}, device={self.device!r}, precision={self.precision!r}, "
             f"resolutions={self.resolutions}, dim={self.dim})"
         )
+
+
+def _check_flags(**flags: object) -> None:
+    for name, value in flags.items():
+        if not isinstance(value, (bool, np.bool_)):
+            raise InvalidOption(f"{name} must be True or False, not {value!r:.60}")
 
 
 def _is_integer(value: object, lowest: int, highest: int) -> bool:

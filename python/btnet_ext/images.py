@@ -81,7 +81,7 @@ def as_array(value: Any, name: str) -> npt.NDArray[Any]:
         if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
             return np.asarray(value)
         return np.from_dlpack(value)
-    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:
         raise InvalidImage(f"{name} ({type(value).__name__}) does not give up its pixels: {error}") from error
 
 
@@ -91,5 +91,5 @@ def _from_pil(image: Image.Image, name: str, color: str) -> Pixels:
     try:
         pixels = np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:
-        raise InvalidImage(f"{name} is a PIL image that cannot be decoded: {error}") from error
+        raise InvalidImage(f"{name} cannot be decoded: {error}") from error
     return pixels[..., ::-1] if color == "bgr" else pixels

@@ -14,7 +14,7 @@ _SUFFIX = ".btnet"
 
 def folders() -> builtins.list[Path]:
     """Where models are looked for, in this order: $BTNET_HOME (or its default), the package."""
-    return [Path(core.model_folder()), Path(__file__).with_name("models")]
+    return [core.model_folder(), Path(__file__).with_name("models")]
 
 
 def list() -> builtins.list[str]:  # noqa: A001  (part of the API: btnet_ext.models.list())
@@ -45,6 +45,8 @@ def locate(model: str | os.PathLike[str]) -> Path:
     """
     if not isinstance(model, (str, os.PathLike)):
         raise InvalidOption(f"model must be a name or a path, not a {type(model).__name__}")
+    if "\0" in os.fspath(model):
+        raise InvalidOption(f"model must not have a null character in it, as {model!r} has")
     if isinstance(model, str) and os.sep not in model and not model.endswith(_SUFFIX):
         return path(model)
     return Path(model)

@@ -59,7 +59,7 @@ def degrade(image: Any, resolution: int, *, filter: str = "bicubic", canonical: 
     return result
 
 
-_LONGEST_SIDE = 2**31 - 1
+_LONGEST_SIDE = 2**16 - 1
 
 
 def _side(name: str, value: Any) -> int:
@@ -68,7 +68,7 @@ def _side(name: str, value: Any) -> int:
     except TypeError:
         side = 0
     if isinstance(value, bool) or not 1 <= side <= _LONGEST_SIDE:
-        raise InvalidOption(f"{name} is {value!r}, expected a whole number of pixels, at least 1")
+        raise InvalidOption(f"{name} is {value!r}, expected a whole number of pixels from 1 to {_LONGEST_SIDE}")
     return side
 
 

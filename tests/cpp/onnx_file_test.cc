@@ -75,6 +75,12 @@ TEST(OnnxFile, InEveryPlace) {
                                       "sparse_tensors", "sparse_initializer", "function", "function_attribute"}));
 }
 
+TEST(OnnxFile, TrainingInformationIsAModelToo) {
+  const std::string initialization = bytes(20, bytes(1, initializer(external_tensor("first"))));
+  const std::string algorithm = bytes(20, bytes(2, initializer(external_tensor("second"))));
+  EXPECT_EQ(locations(initialization + algorithm), (std::vector<std::string>{"first", "second"}));
+}
+
 TEST(OnnxFile, MergedFieldsAreAllRead) {
   // A message field that comes twice is merged by protobuf: neither half may be overlooked.
   EXPECT_EQ(locations(model(initializer(external_tensor("a"))) + bytes(7, initializer(external_tensor("b")))),

@@ -14,7 +14,7 @@
 namespace btnet {
 
 struct EngineOptions {
-  std::string device = "cpu";       ///< "cpu"
+  std::string device = "cpu";  ///< "cpu", or "auto": the best there is, which is the CPU as long as there is no other
   std::string precision = "f32";    ///< "f32"; "bf16" where the CPU has it; "int8" where the bundle has it
   std::string hint = "throughput";  ///< "throughput": many images a second; "latency": one request as soon as possible
   int threads = 0;                  ///< 0: all cores this process may use

@@ -2,11 +2,15 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 namespace btnet {
 
 /// Order of the three colour channels of an image in memory.
 enum class ColorOrder { rgb, bgr };
+
+/// "rgb" or "bgr"; anything else throws InvalidOption.
+ColorOrder parse_color_order(std::string_view name);
 
 /// A uint8 image that somebody else owns: any size, any strides (negative ones too), never written to.
 ///
