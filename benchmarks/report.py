@@ -68,11 +68,17 @@ def mixed_batch() -> str:
 def memory_use() -> str:
     """Memory of engine and naive use, and of a stream."""
     results = load("memory_use")
+    kinds = {"first": "engine, first time", "engine": "engine, from the cache", "naive": "OpenVINO's own API"}
     rows = [
-        [precision, *(f"{results[f'{kind}_{precision}'][part]:.0f}" for kind in ("engine", "naive") for part in PARTS)]
+        [
+            precision,
+            *(f"{results[f'{kind}_{precision}'][part]:.0f}" for kind in kinds for part in ("anonymous", "resident")),
+            *(f"{results[f'{kind}_{precision}']['load_seconds']:.1f}" for kind in ("first", "engine")),
+        ]
         for precision in ("f32", "bf16")
     ]
-    header = ["MiB", *(f"{kind}, {part}" for kind in ("engine", "OpenVINO's own API") for part in PARTS)]
+    header = ["", *(f"{kind}: {part}, MiB" for kind in kinds.values() for part in ("anonymous", "resident"))]
+    header += ["load, first time, s", "load, from the cache, s"]
     stream = results["stream"]
     start = stream["resident"][1000 // stream["every"]]
     growth = (
@@ -111,7 +117,6 @@ def resample() -> str:
     )
 
 
-PARTS = ("anonymous", "resident")
 STAGES = ("taps", "horizontal", "vertical", "normalizing_vertical", "resize", "resize_normalize")
 TABLES: dict[str, Callable[[], str]] = {
     "accuracy": accuracy,
