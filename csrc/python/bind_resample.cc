@@ -33,28 +33,32 @@ py::array_t<std::uint8_t> make_output(const py::array& image, int height, int wi
   return py::array_t<std::uint8_t>(shape);
 }
 
-py::array_t<std::uint8_t> resize(const py::array& image, int height, int width, const std::string& filter) {
+/// A new array of that size, filled by `run(resampler, view, pixels)` without the GIL.
+template <class Run>
+py::array_t<std::uint8_t> resample(const py::array& image, int height, int width, const std::string& filter, Run run) {
   const btnet::ImageView view = image_view(image);
   Resampler resampler(btnet::parse_filter(filter));
   py::array_t<std::uint8_t> out = make_output(image, height, width);
   std::uint8_t* pixels = out.mutable_data();
   {
     const py::gil_scoped_release release;
-    resampler.resize(view, height, width, pixels);
+    run(resampler, view, pixels);
   }
   return out;
 }
 
+py::array_t<std::uint8_t> resize(const py::array& image, int height, int width, const std::string& filter) {
+  return resample(image, height, width, filter,
+                  [&](Resampler& resampler, const btnet::ImageView& view, std::uint8_t* pixels) {
+                    resampler.resize(view, height, width, pixels);
+                  });
+}
+
 py::array_t<std::uint8_t> degrade(const py::array& image, int resolution, int canonical, const std::string& filter) {
-  const btnet::ImageView view = image_view(image);
-  Resampler resampler(btnet::parse_filter(filter));
-  py::array_t<std::uint8_t> out = make_output(image, canonical, canonical);
-  std::uint8_t* pixels = out.mutable_data();
-  {
-    const py::gil_scoped_release release;
-    resampler.degrade(view, resolution, canonical, pixels);
-  }
-  return out;
+  return resample(image, canonical, canonical, filter,
+                  [&](Resampler& resampler, const btnet::ImageView& view, std::uint8_t* pixels) {
+                    resampler.degrade(view, resolution, canonical, pixels);
+                  });
 }
 
 py::array_t<float> resize_normalize(const py::array& image, int height, int width, const std::array<float, 3>& mean,

@@ -45,8 +45,8 @@ def locate(model: str | os.PathLike[str]) -> Path:
     """
     if not isinstance(model, (str, os.PathLike)):
         raise InvalidOption(f"model must be a name or a path, not a {type(model).__name__}")
-    if "\0" in os.fspath(model):
-        raise InvalidOption(f"model must not have a null character in it, as {model!r} has")
     if isinstance(model, str) and os.sep not in model and not model.endswith(_SUFFIX):
         return path(model)
+    if "\0" in os.fspath(model):
+        raise InvalidOption(f"model must be a path without null characters, not {model!r}")
     return Path(model)
