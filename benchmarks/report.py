@@ -47,7 +47,7 @@ def accuracy() -> str:
         f32, bf16 = (results["cosine"][precision][resolution] for precision in ("f32", "bf16"))
         others = results["median_cosine_of_two_crops"][resolution]
         rows.append(
-            [resolution, f"{f32['lowest']:.9f}", f"{bf16['lowest']:.6f}", f"{bf16['mean']:.6f}", f"{others:.3f}"]
+            [resolution, f"{f32['lowest']:.12f}", f"{bf16['lowest']:.6f}", f"{bf16['mean']:.6f}", f"{others:.3f}"]
         )
     header = ["branch", "f32, lowest", "bf16, lowest", "bf16, mean", "two different crops, median"]
     return f"{results['crops']} crops. {place(results)}\n\n{table(header, rows)}"
