@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from btnet_ext import Bundle, BundleError, Engine
+from btnet_ext import Bundle, BundleError, Engine, InvalidOption
 from bundle_copies import BundleCopy
 
 SEED = 41
@@ -49,6 +49,12 @@ def test_properties(small_bundle: Path) -> None:
 def test_digest_is_that_of_model_json(small_bundle: Path) -> None:
     digest = hashlib.sha256((small_bundle / "model.json").read_bytes()).hexdigest()
     assert Bundle.open(small_bundle).digest == digest
+
+
+@pytest.mark.parametrize("path", [None, 5, ["small.btnet"]])
+def test_what_is_no_path(path: Any) -> None:
+    with pytest.raises(InvalidOption, match="path must"):
+        Bundle.open(path)
 
 
 @pytest.mark.parametrize("as_path", [str, Path, os.fsencode])

@@ -23,10 +23,10 @@ class Bundle:
         self._native = native
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Bundle:
+    def open(cls, path: str | bytes | os.PathLike[str]) -> Bundle:
         """Read the bundle at `path`. Raises `BundleError`, which says what is wrong with which file."""
-        if not isinstance(path, (str, os.PathLike)):
-            raise InvalidOption(f"path must be a path, not a {type(path).__name__}")
+        if not isinstance(path, (str, bytes, os.PathLike)):
+            raise InvalidOption(f"path must be text or a path, not a {type(path).__name__}")
         return cls(core.Bundle.open(os.fspath(path)))
 
     @property
