@@ -1,0 +1,274 @@
+"""Another face model as a teacher: any ONNX model, run on the CPU by OpenVINO, and its embeddings of all faces."""
+
+import hashlib
+import io
+import json
+import logging
+import math
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnx
+import openvino as ov  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+from openvino.preprocess import PrePostProcessor  # type: ignore[import-untyped]
+from tqdm import tqdm
+
+import btnet_ext
+from btnet_train.image_files import DataError
+from btnet_train.networks import CANONICAL
+
+_BLOCK = 64  # faces in memory at a time
+_LONGEST_REASON = 200  # characters of OpenVINO's, which can fill a screen
+
+logger = logging.getLogger(__name__)
+
+
+class TeacherError(ValueError):
+    """A file that is no face model for 112 px, or one that gives no embedding; one sentence says what is wrong."""
+
+
+class FaceImages(Protocol):
+    """What the targets need of `btnet_train.sources.Faces`."""
+
+    @property
+    def digest(self) -> str: ...  # noqa: D102
+
+    @property
+    def names(self) -> Sequence[str]: ...  # noqa: D102
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> NDArray[np.uint8]: ...  # noqa: D102
+
+
+class Teacher:
+    """A face model in ONNX, ready to run: one input (1 or N, 3, 112, 112), one output (N, dim).
+
+    mean, std: for each channel, in the order of `color`; the model gets (pixel - mean) / std with pixels from 0
+    to 255. color: "rgb" or "bgr", the order of the model's input. threads: how many to compute on; None leaves it
+    to OpenVINO. dim: length of an embedding. digest: SHA-256 over the model, its external weights and how it is
+    given images: tells whether it is the same teacher.
+
+    The model computes in float32, one image in a request and several requests at a time: that is the fastest way
+    for small networks, and no embedding depends on the images beside it.
+
+    Raises TeacherError for another model or file, ValueError that names the argument, and OSError.
+    """
+
+    dim: int
+    digest: str
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        mean: Sequence[float] = (127.5, 127.5, 127.5),
+        std: Sequence[float] = (127.5, 127.5, 127.5),
+        color: str = "rgb",
+        threads: int | None = None,
+    ) -> None:
+        if len(mean) != 3 or not all(map(math.isfinite, mean)):
+            raise ValueError(f"mean must be three finite numbers, got {mean!r}")
+        if len(std) != 3 or not all(0 < value < math.inf for value in std):
+            raise ValueError(f"std must be three positive, finite numbers, got {std!r}")
+        if color not in ("rgb", "bgr"):
+            raise ValueError(f"color must be rgb or bgr, got {color!r}")
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads must be at least 1, got {threads!r}")
+        path = Path(path)
+        options = {"mean": list(map(float, mean)), "std": list(map(float, std)), "color": color}
+        self.digest = hashlib.sha256(f"{_digest_of_model(path)} {json.dumps(options)}".encode()).hexdigest()
+        config = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
+        if threads is not None:
+            config |= {"INFERENCE_NUM_THREADS": str(threads), "NUM_STREAMS": str(threads)}
+        core = ov.Core()
+        model = _read_model(core, path)
+        self.dim = model.output().shape[1]
+        try:
+            compiled = core.compile_model(_with_normalization(model, mean, std, color), "CPU", config)
+        except RuntimeError as error:
+            raise TeacherError(f"{path} cannot be run by OpenVINO: {_last_line(error)}") from error
+        self._queue = ov.AsyncInferQueue(compiled)
+
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the raw embeddings (n, dim) of RGB images, uint8 (n, 112, 112, 3). One thread at a time."""
+        if images.dtype != np.uint8 or images.shape[1:] != (CANONICAL, CANONICAL, 3):
+            raise ValueError(f"images must be uint8 (n, 112, 112, 3), got {images.dtype} {images.shape}")
+        embeddings = np.empty((len(images), self.dim), np.float32)
+
+        def keep(request: Any, row: int) -> None:
+            embeddings[row] = request.get_output_tensor().data[0]
+
+        self._queue.set_callback(keep)
+        for row in range(len(images)):
+            self._queue.start_async({0: images[row : row + 1]}, row)
+        self._queue.wait_all()
+        return embeddings
+
+
+def teacher_targets(teacher: Teacher, faces: FaceImages, folder: Path) -> NDArray[np.float32]:
+    """Return what the teacher says of each face: (len(faces), teacher.dim), rows of length 1, mapped read-only.
+
+    A target is the sum of the embeddings of the image, resized to 112 px where it is not, and of its mirror
+    image, normalised. They are computed once and kept in `folder` as teacher_<digest>.npy, which names the
+    teacher and the faces. The file appears whole or not at all; one that is damaged is computed again, and the
+    log says why. Several processes may do this at the same time, but then each computes.
+
+    Raises TeacherError for an embedding that is zero or not finite, DataError, and OSError that names the file.
+    """
+    key = hashlib.sha256(f"{teacher.digest} {faces.digest}".encode()).hexdigest()
+    path = folder / f"teacher_{key}.npy"
+    shape = (len(faces), teacher.dim)
+    if path.exists():
+        try:
+            return _open_targets(path, shape)
+        except ValueError as error:
+            logger.warning("%s is computed again: %s", path, error)
+    _compute_targets(path, teacher, faces)
+    return _open_targets(path, shape)
+
+
+def _digest_of_model(path: Path) -> str:
+    """Return the SHA-256 of an ONNX file and of the files its tensors lie in. TeacherError if it is no ONNX."""
+    content = path.read_bytes()
+    try:
+        model = onnx.load_model_from_string(content)
+    except DecodeError:
+        raise TeacherError(f"{path} is no ONNX model, or is damaged") from None
+    if not model.graph.node:
+        raise TeacherError(f"{path} is no ONNX model: it has no graph")
+    external = {
+        entry.value
+        for tensor in model.graph.initializer
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    digest = hashlib.sha256(content)
+    for location in sorted(external):
+        digest.update((path.parent / location).read_bytes())
+    return digest.hexdigest()
+
+
+def _read_model(core: Any, path: Path) -> Any:
+    """Return the model for a batch of one image. TeacherError if it has other inputs or outputs."""
+    try:
+        model = core.read_model(path)
+    except RuntimeError as error:
+        raise TeacherError(f"{path} cannot be read by OpenVINO: {_last_line(error)}") from error
+    shape = ov.PartialShape([1, 3, CANONICAL, CANONICAL])
+    inputs = model.inputs
+    if len(inputs) != 1 or not inputs[0].partial_shape.compatible(shape):
+        raise TeacherError(f"{path} must have one input (1 or N, 3, 112, 112), got {_describe(inputs)}")
+    if not inputs[0].element_type.is_real():
+        raise TeacherError(f"{path} must take floating-point numbers, got {inputs[0].element_type.get_type_name()}")
+    try:
+        model.reshape(shape)
+    except RuntimeError as error:
+        raise TeacherError(f"{path} cannot take one image of 112 px: {_last_line(error)}") from error
+    outputs = model.outputs
+    if len(outputs) != 1 or not outputs[0].partial_shape.compatible(ov.PartialShape([1, -1])):
+        raise TeacherError(f"{path} must have one output (N, D), got {_describe(outputs)}")
+    if outputs[0].partial_shape.is_dynamic:
+        raise TeacherError(f"{path} must have embeddings of a fixed length, got {_describe(outputs)}")
+    return model
+
+
+def _with_normalization(model: Any, mean: Sequence[float], std: Sequence[float], color: str) -> Any:
+    """Return the model with uint8 RGB input (1, 112, 112, 3) and float32 output."""
+    steps = PrePostProcessor(model)
+    steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
+    steps.input().model().set_layout(ov.Layout("NCHW"))
+    if color == "bgr":
+        steps.input().preprocess().reverse_channels()
+    steps.input().preprocess().convert_element_type(ov.Type.f32).mean(list(mean)).scale(list(std))
+    steps.output().tensor().set_element_type(ov.Type.f32)
+    return steps.build()
+
+
+def _describe(ports: Sequence[Any]) -> str:
+    return ", ".join(f"{port.any_name} {port.partial_shape}" for port in ports) or "none"
+
+
+def _last_line(error: Exception) -> str:
+    """Return the end of an error of OpenVINO, where it says what is wrong; before come places in its code."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:_LONGEST_REASON] if lines else repr(error)
+
+
+def _open_targets(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Map a file of targets. ValueError for one that is damaged, or holds something else."""
+    try:
+        targets: NDArray[np.float32] = np.lib.format.open_memmap(path, "r")
+    except OSError:
+        raise
+    except Exception as error:  # headers of damaged files raise nearly anything
+        raise ValueError(f"it is damaged ({error})") from error
+    if targets.dtype != np.dtype("<f4") or targets.shape != shape or not targets.flags.c_contiguous:
+        raise ValueError(f"it holds {targets.dtype} {targets.shape}, expected float32 {shape}")
+    for start in range(0, len(targets), 2**16):
+        with np.errstate(over="ignore", invalid="ignore"):
+            norms = np.linalg.norm(targets[start : start + 2**16], axis=1)
+        wrong = ~(np.abs(norms - 1) < 1e-3)  # also where it is not a number
+        if wrong.any():
+            raise ValueError(f"row {start + int(wrong.argmax())} has not the length 1")
+    return targets
+
+
+def _compute_targets(path: Path, teacher: Teacher, faces: FaceImages) -> None:
+    """Write the file of targets, whole or not at all."""
+    header = io.BytesIO()
+    description = {"descr": "<f4", "fortran_order": False, "shape": (len(faces), teacher.dim)}
+    np.lib.format.write_array_header_1_0(header, description)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        # Not buffered: then closing the file writes nothing, and cannot hide the error of a full disk.
+        with part.open("xb", buffering=0) as file, tqdm(total=len(faces), desc="teacher", disable=None) as progress:
+            _write(file, header.getvalue(), path)
+            for start in range(0, len(faces), _BLOCK):
+                indices = range(start, min(start + _BLOCK, len(faces)))
+                _write(file, _targets(teacher, faces, indices).tobytes(), path)
+                progress.update(len(indices))
+            os.fsync(file.fileno())
+        part.rename(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _write(file: io.FileIO, content: bytes, path: Path) -> None:
+    """Write all of `content`; an OSError names `path`, which the file is going to be."""
+    rest = memoryview(content)
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _targets(teacher: Teacher, faces: FaceImages, indices: Sequence[int]) -> NDArray[np.float32]:
+    """Return the targets of some faces, (len(indices), dim)."""
+    images = np.stack([_read_canonical(faces, index) for index in indices])
+    embeddings = teacher.embed(np.concatenate([images, images[:, :, ::-1]])).astype(np.float64)
+    sums = embeddings[: len(images)] + embeddings[len(images) :]
+    norms = np.linalg.norm(sums, axis=1, keepdims=True)
+    for index, norm in zip(indices, norms, strict=True):
+        if not 0 < norm < math.inf:
+            raise TeacherError(f"the teacher's embedding of {faces.names[index]} is zero or not finite")
+    targets: NDArray[np.float32] = (sums / norms).astype("<f4")
+    return targets
+
+
+def _read_canonical(faces: FaceImages, index: int) -> NDArray[np.uint8]:
+    image = faces.read(index)
+    height, width = image.shape[:2]
+    if height != width:
+        raise DataError(f"{faces.names[index]} has {width} x {height} pixels, expected a square, aligned face")
+    return image if height == CANONICAL else btnet_ext.resize(image, (CANONICAL, CANONICAL))

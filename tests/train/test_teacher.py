@@ -1,0 +1,215 @@
+"""Teachers against ONNX Runtime, and what is refused as one."""
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from onnx_teachers import DIM, expected_embeddings, random_images, save, write_model
+from PIL import Image
+
+from btnet_train.teacher import Teacher, TeacherError
+
+IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("teacher") / "teacher.onnx")
+
+
+@pytest.fixture(scope="module")
+def teacher(model: Path) -> Teacher:
+    return Teacher(model, threads=1)
+
+
+def test_embeddings_of_the_real_teacher(data_folder: Path) -> None:
+    path, archive = data_folder / "teacher" / "mobilefacenet.onnx", data_folder / "celeba" / "val112.zip"
+    with zipfile.ZipFile(archive) as content:
+        names = sorted(name for name in content.namelist() if name.endswith(".jpg"))[::500]
+        images = np.stack([np.asarray(Image.open(io.BytesIO(content.read(name))).convert("RGB")) for name in names])
+    teacher = Teacher(path, **IMAGENET)
+    embeddings = teacher.embed(images)
+    expected = expected_embeddings(path, images, **IMAGENET)
+    assert teacher.dim == 128
+    assert len(images) == 5
+    assert embeddings.dtype == np.float32
+    np.testing.assert_allclose(embeddings, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("batch", [1, "N", 0])
+@pytest.mark.parametrize("color", ["rgb", "bgr"])
+@pytest.mark.parametrize("normalization", [IMAGENET, {"mean": (0, 0, 0), "std": (1, 1, 255.0)}])
+def test_embeddings_of_any_batch(tmp_path: Path, batch: int | str, color: str, normalization: dict[str, Any]) -> None:
+    shape = (batch, 3, 112, 112) if batch else ("N", "C", "H", "W")
+    path = write_model(tmp_path / "teacher.onnx", shape)
+    images = random_images(5, 7)
+    teacher = Teacher(path, color=color, threads=2, **normalization)
+    expected = expected_embeddings(path, images, color=color, **normalization)
+    assert teacher.dim == DIM
+    np.testing.assert_allclose(teacher.embed(images), expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+    strided = np.repeat(images, 2, axis=2)[:, :, ::2]
+    assert np.array_equal(teacher.embed(strided), teacher.embed(images))
+
+
+def test_plus_minus_one_is_the_default(model: Path, teacher: Teacher) -> None:
+    images = random_images(6, 2)
+    expected = expected_embeddings(model, images, (127.5,) * 3, (127.5,) * 3)
+    np.testing.assert_allclose(teacher.embed(images), expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+def test_no_images(teacher: Teacher) -> None:
+    assert teacher.embed(random_images(0, 0)).shape == (0, DIM)
+
+
+@pytest.mark.parametrize("images", [random_images(0, 2, 56), random_images(0, 1)[0], np.zeros((1, 112, 112, 3), "f4")])
+def test_other_images_are_refused(teacher: Teacher, images: Any) -> None:
+    with pytest.raises(ValueError, match=r"images must be uint8 \(n, 112, 112, 3\), got (uint8|float32) \("):
+        teacher.embed(images)
+
+
+def test_the_digest_tells_model_and_options_apart(tmp_path: Path, model: Path, teacher: Teacher) -> None:
+    assert Teacher(model).digest == teacher.digest  # threads change nothing
+    assert Teacher(write_model(tmp_path / "same.onnx")).digest == teacher.digest
+    others = [
+        Teacher(write_model(tmp_path / "other.onnx", scale=2.0)).digest,
+        Teacher(model, mean=(127.5, 127.5, 127.0)).digest,
+        Teacher(model, std=(127.5, 127.5, 128.0)).digest,
+        Teacher(model, color="bgr").digest,
+    ]
+    assert len({teacher.digest, *others}) == 5
+
+
+def test_weights_in_a_file_of_their_own_count(tmp_path: Path, model: Path) -> None:
+    path = tmp_path / "external.onnx"
+    onnx.save(onnx.load(model), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    teacher = Teacher(path)
+    images = random_images(6, 2)
+    assert np.array_equal(teacher.embed(images), Teacher(model).embed(images))
+    weights = tmp_path / "weights.bin"
+    content = np.frombuffer(weights.read_bytes(), np.float32).copy()
+    content[3] += 1
+    weights.write_bytes(content.tobytes())
+    assert Teacher(path).digest != teacher.digest
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match=r"weights\.bin"):
+        Teacher(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.onnx"):
+        Teacher(tmp_path / "none.onnx")
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage" * 50, b"<?xml version='1.0'?><net/>", bytes(1000)])
+def test_what_is_no_onnx_is_refused(tmp_path: Path, content: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "teacher.onnx"
+    path.write_bytes(content)
+    with pytest.raises(TeacherError, match=r"teacher\.onnx is no ONNX model"):
+        Teacher(path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_truncated_model_is_refused(tmp_path: Path, model: Path) -> None:
+    path = tmp_path / "teacher.onnx"
+    path.write_bytes(model.read_bytes()[:-1000])
+    with pytest.raises(TeacherError, match=r"teacher\.onnx is no ONNX model, or is damaged"):
+        Teacher(path)
+
+
+def test_an_unknown_operator_is_one_sentence(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Unheard", ["pixels"], ["embedding"], domain="example")]
+    path = save(tmp_path / "teacher.onnx", nodes, [("pixels", (1, 3, 112, 112))], [("embedding", (1, 8))])
+    with pytest.raises(TeacherError, match=r"teacher\.onnx cannot be read by OpenVINO: ") as caught:
+        Teacher(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 3, 96, 112), (1, 1, 112, 112), (4, 3, 112, 112), (1, 112, 112, 3), (3, 112, 112)]
+)
+def test_another_input_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    nodes = [helper.make_node("Flatten", ["pixels"], ["embedding"])]
+    outputs = [("embedding", (shape[0], int(np.prod(shape[1:]))))]
+    path = save(tmp_path / "teacher.onnx", nodes, [("pixels", shape)], outputs)
+    got = ",".join(map(str, shape))
+    with pytest.raises(TeacherError, match=rf"must have one input \(1 or N, 3, 112, 112\), got pixels \[{got}\]"):
+        Teacher(path)
+
+
+def test_two_inputs_are_refused(tmp_path: Path) -> None:
+    shape = (1, 3, 112, 112)
+    nodes = [helper.make_node("Add", ["a", "b"], ["c"]), helper.make_node("Flatten", ["c"], ["embedding"])]
+    path = save(tmp_path / "teacher.onnx", nodes, [("a", shape), ("b", shape)], [("embedding", (1, 37632))])
+    with pytest.raises(TeacherError, match=r"must have one input .*, got a \[1,3,112,112\], b \[1,3,112,112\]"):
+        Teacher(path)
+
+
+def test_integer_input_is_refused(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Flatten", ["pixels"], ["embedding"])]
+    inputs, outputs = [("pixels", (1, 3, 112, 112))], [("embedding", (1, 37632))]
+    path = save(tmp_path / "teacher.onnx", nodes, inputs, outputs, element=TensorProto.UINT8)
+    with pytest.raises(TeacherError, match="must take floating-point numbers, got u8"):
+        Teacher(path)
+
+
+def test_two_outputs_are_refused(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Flatten", ["pixels"], ["a"]), helper.make_node("Neg", ["a"], ["b"])]
+    outputs = [("a", (1, 37632)), ("b", (1, 37632))]
+    path = save(tmp_path / "teacher.onnx", nodes, [("pixels", (1, 3, 112, 112))], outputs)
+    with pytest.raises(TeacherError, match=r"must have one output \(N, D\), got a \[1,37632\], b \[1,37632\]"):
+        Teacher(path)
+
+
+def test_maps_are_no_embedding(tmp_path: Path) -> None:
+    nodes = [helper.make_node("GlobalAveragePool", ["pixels"], ["embedding"])]
+    outputs = [("embedding", ("N", 3, 1, 1))]
+    path = save(tmp_path / "teacher.onnx", nodes, [("pixels", ("N", 3, 112, 112))], outputs)
+    with pytest.raises(TeacherError, match=r"must have one output \(N, D\), got embedding \[1,3,1,1\]"):
+        Teacher(path)
+
+
+def test_an_embedding_of_no_fixed_length_is_refused(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Flatten", ["pixels"], ["flat"], axis=0),
+        helper.make_node("NonZero", ["flat"], ["places"]),
+        helper.make_node("Cast", ["places"], ["embedding"], to=TensorProto.FLOAT),
+        helper.make_node("Slice", ["embedding", "zero", "one", "zero"], ["first"]),
+    ]
+    places = {"zero": np.array([0]), "one": np.array([1])}
+    path = save(tmp_path / "teacher.onnx", nodes, [("pixels", (1, 3, 112, 112))], [("first", (1, "D"))], places)
+    with pytest.raises(TeacherError, match=r"must have embeddings of a fixed length, got first \[1,"):
+        Teacher(path)
+
+
+def test_a_graph_for_another_size_inside_is_refused(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Reshape", ["pixels", "shape"], ["embedding"])]
+    path = save(
+        tmp_path / "teacher.onnx",
+        nodes,
+        [("pixels", ("N", 3, "H", "W"))],
+        [("embedding", ("N", 100))],
+        {"shape": np.array([-1, 100])},
+    )
+    with pytest.raises(TeacherError, match=r"teacher\.onnx cannot take one image of 112 px: "):
+        Teacher(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mean": (1, 2)}, r"mean must be three finite numbers, got \(1, 2\)"),
+        ({"mean": (1, 2, float("nan"))}, "mean must be three finite numbers"),
+        ({"std": (1, 0, 1)}, "std must be three positive, finite numbers"),
+        ({"std": (1, 1, 1, 1)}, "std must be three positive, finite numbers"),
+        ({"color": "RGB"}, "color must be rgb or bgr, got 'RGB'"),
+        ({"threads": 0}, "threads must be at least 1, got 0"),
+    ],
+)
+def test_wrong_options_are_named(model: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Teacher(model, **options)

@@ -1,0 +1,207 @@
+"""Targets of a teacher against ONNX Runtime, Pillow and NumPy; how they are kept."""
+
+import errno
+import hashlib
+import io
+import logging
+import re
+import resource
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from onnx_teachers import DIM, Pixels, expected_embeddings, random_images, write_model
+from PIL import Image
+
+from btnet_train import teacher as module
+from btnet_train.sources import DataError
+from btnet_train.teacher import Teacher, TeacherError, teacher_targets
+
+
+def unit(rows: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    return rows / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+
+
+class Images:
+    """Faces in memory."""
+
+    def __init__(self, images: list[Pixels]) -> None:
+        self.images = images
+        self.names = [f"faces.zip:{index}.png" for index in range(len(images))]
+        self.digest = hashlib.sha256(b"".join(image.tobytes() for image in images)).hexdigest()
+        self.reads = 0
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, index: int) -> Pixels:
+        self.reads += 1
+        return self.images[index]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("teacher") / "teacher.onnx")
+
+
+@pytest.fixture(scope="module")
+def teacher(model: Path) -> Teacher:
+    return Teacher(model, threads=1)
+
+
+@pytest.fixture(scope="module")
+def faces() -> Images:
+    """More than a block of them, of different sizes."""
+    return Images([*random_images(1, 60), *random_images(2, 5, 40), *random_images(3, 4, 130)])
+
+
+def expected_targets(model: Path, faces: Images) -> NDArray[np.float64]:
+    canonical = [
+        np.asarray(Image.fromarray(image).resize((112, 112), Image.Resampling.BICUBIC)) for image in faces.images
+    ]
+    both = [
+        expected_embeddings(model, np.stack(images), (127.5,) * 3, (127.5,) * 3)
+        for images in (canonical, [np.fliplr(image) for image in canonical])
+    ]
+    return unit(both[0] + both[1])
+
+
+def test_targets_are_the_normalised_flip_sum(model: Path, teacher: Teacher, faces: Images, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "folder"
+    targets = teacher_targets(teacher, faces, folder)
+    assert targets.shape == (69, DIM)
+    assert targets.dtype == np.float32
+    assert isinstance(targets, np.memmap)
+    assert not targets.flags.writeable
+    np.testing.assert_allclose(targets, expected_targets(model, faces), atol=2e-5)
+    (kept,) = folder.iterdir()
+    assert kept.name.startswith("teacher_")
+    assert np.array_equal(np.load(kept), targets)
+
+
+def test_targets_are_computed_once(teacher: Teacher, faces: Images, tmp_path: Path) -> None:
+    first = teacher_targets(teacher, faces, tmp_path)
+    before = faces.reads
+    assert np.array_equal(teacher_targets(teacher, faces, tmp_path), first)
+    assert faces.reads == before
+
+
+def test_targets_of_other_teachers_and_faces_lie_beside(model: Path, teacher: Teacher, tmp_path: Path) -> None:
+    few, others = Images(list(random_images(1, 3))), Images(list(random_images(2, 3)))
+    results = [
+        teacher_targets(teacher, few, tmp_path),
+        teacher_targets(teacher, others, tmp_path),
+        teacher_targets(Teacher(model, color="bgr"), few, tmp_path),
+    ]
+    assert len(list(tmp_path.iterdir())) == 3
+    assert len({result.tobytes() for result in results}) == 3
+
+
+def npy(array: NDArray[Any]) -> bytes:
+    content = io.BytesIO()
+    np.save(content, array)
+    return content.getvalue()
+
+
+ROWS = unit(np.random.default_rng(0).normal(size=(3, DIM))).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it is damaged"),
+        (b"not a file of NumPy's", "it is damaged"),
+        (b"PK\x03\x04" + bytes(100), "it is damaged"),
+        (npy(ROWS)[:-1], "it is damaged"),
+        (npy(np.array([{}])), "it is damaged"),
+        (npy(ROWS[:2]), r"it holds float32 \(2, 16\), expected float32 \(3, 16\)"),
+        (npy(ROWS.astype(np.float64)), "it holds float64"),
+        (npy(np.asfortranarray(ROWS)), "it holds"),
+        (npy(ROWS * [[1], [0], [1]]), "it holds float64"),
+        (npy(ROWS * np.float32([[1], [0], [1]])), "row 1 has not the length 1"),
+        (npy(ROWS * np.float32([[1], [1], [np.nan]])), "row 2 has not the length 1"),
+    ],
+)
+def test_damaged_targets_are_computed_again(
+    teacher: Teacher, tmp_path: Path, content: bytes, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    few = Images(list(random_images(1, 3)))
+    expected = np.array(teacher_targets(teacher, few, tmp_path))
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(content)
+    assert np.array_equal(teacher_targets(teacher, few, tmp_path), expected)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert re.match(f"{re.escape(str(path))} is computed again: {reason}", record.getMessage())
+    assert list(tmp_path.iterdir()) == [path]
+    assert np.array_equal(teacher_targets(teacher, few, tmp_path), expected)
+    assert len(caplog.records) == 1
+
+
+@settings(
+    deadline=None, max_examples=100, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(position=st.integers(0, 140), replacement=st.binary(min_size=1, max_size=8))
+def test_no_damage_of_a_file_of_targets_raises_anything_else(tmp_path: Path, position: int, replacement: bytes) -> None:
+    content = npy(ROWS)
+    path = tmp_path / "targets.npy"
+    path.write_bytes(content[:position] + replacement + content[position + len(replacement) :])
+    try:
+        targets = module._open_targets(path, ROWS.shape)
+    except ValueError:
+        return
+    np.testing.assert_allclose(np.linalg.norm(targets, axis=1), 1, atol=2e-3)
+
+
+def test_an_interruption_leaves_nothing(teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    faces = Images(list(random_images(1, 70)))
+    read = faces.read
+
+    def interrupt(index: int) -> Pixels:
+        if index == 66:  # in the second block
+            assert len(list(tmp_path.iterdir())) == 1
+            raise KeyboardInterrupt
+        return read(index)
+
+    monkeypatch.setattr(faces, "read", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        teacher_targets(teacher, faces, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_named_and_nothing_is_left(teacher: Teacher, tmp_path: Path) -> None:
+    # A limit on the size of files stands in for the disk; the first block is 4096 bytes.
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
+    try:
+        with pytest.raises(OSError, match=rf"{re.escape(str(tmp_path))}/teacher_[0-9a-f]+\.npy") as caught:
+            teacher_targets(teacher, Images(list(random_images(1, 64))), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.errno == errno.EFBIG
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_named(teacher: Teacher, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OSError, match=str(tmp_path / "file")):
+        teacher_targets(teacher, Images(list(random_images(1, 2))), tmp_path / "file" / "folder")
+
+
+def test_a_face_that_cannot_be_read_is_the_error(teacher: Teacher, tmp_path: Path) -> None:
+    faces = Images([*random_images(1, 2), np.zeros((112, 100, 3), np.uint8)])
+    with pytest.raises(DataError, match=r"faces\.zip:2\.png has 100 x 112 pixels, expected a square"):
+        teacher_targets(teacher, faces, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("scale", [0.0, float("inf"), float("nan")])
+def test_a_face_without_an_embedding_is_named(tmp_path: Path, scale: float) -> None:
+    teacher = Teacher(write_model(tmp_path / "teacher.onnx", scale=scale))
+    with pytest.raises(TeacherError, match=r"embedding of faces\.zip:0\.png is zero or not finite"):
+        teacher_targets(teacher, Images(list(random_images(1, 2))), tmp_path / "targets")
+    assert not list((tmp_path / "targets").iterdir())
