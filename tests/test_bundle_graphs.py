@@ -9,6 +9,8 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from btnet_ext import Bundle, BundleError, Engine
+from btnet_train.export import write_bundle
+from btnet_train.random_weights import random_networks
 from bundle_copies import BundleCopy
 
 GRAPH = "branch_7.onnx"
@@ -166,6 +168,7 @@ WRONG_NETWORKS: dict[str, Change] = {
     "dims negative": with_dims(-16, 3, 3, 3),
     "dims that overflow": with_dims(2**32, 2**32),
     "tensor of an unknown type": lambda graph: setattr(graph.graph.initializer[0], "data_type", 999),
+    "tensor of halves": lambda graph: setattr(graph.graph.initializer[0], "data_type", TensorProto.FLOAT16),
     "tensor of text": lambda graph: setattr(graph.graph.initializer[0], "data_type", TensorProto.STRING),
     "length too short": lambda graph: set_external(graph, length=4),
     "no length": lambda graph: set_external(graph, length=None),
@@ -175,6 +178,38 @@ WRONG_NETWORKS: dict[str, Change] = {
 @pytest.mark.parametrize("what", WRONG_NETWORKS)
 def test_wrong_networks(copy: BundleCopy, what: str) -> None:
     copy.edit_graph(WRONG_NETWORKS[what])
+    refuse(lambda: Engine(copy.path, resolutions=[7]))
+
+
+@pytest.fixture(scope="module")
+def half_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As small_bundle, with its large weights in half precision."""
+    networks = random_networks("res18", 0.25, seed=0)
+    out = tmp_path_factory.mktemp("bundles") / "half.btnet"
+    return write_bundle(out, networks, name="half", license="CC0-1.0", storage="f16")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        with_dims(2**20, 3, 3, 3),
+        with_dims(-16, 3, 3, 3),
+        with_dims(2**32, 2**32),
+        lambda graph: setattr(graph.graph.initializer[0], "data_type", TensorProto.FLOAT),
+        lambda graph: setattr(graph.graph.initializer[0], "data_type", TensorProto.UINT8),
+        lambda graph: set_external(graph, length=4),
+        lambda graph: set_external(graph, length=2**40),
+        lambda graph: set_external(graph, length=None),
+        lambda graph: set_external(graph, offset=2**40),
+        lambda graph: setattr(graph.graph.node[0].attribute[0], "i", TensorProto.INT32),
+        lambda graph: setattr(graph.graph.node[0].attribute[0], "i", 999),
+        lambda graph: graph.graph.node.pop(0),
+    ],
+)
+def test_wrong_networks_in_half_precision(half_bundle: Path, tmp_path: Path, change: Change) -> None:
+    copy = BundleCopy(half_bundle, tmp_path / "copy.btnet")
+    assert Engine(copy.path, resolutions=[7]).dim == 512
+    copy.edit_graph(change)
     refuse(lambda: Engine(copy.path, resolutions=[7]))
 
 

@@ -329,7 +329,7 @@ def test_models(call: Call, crops: Path, small_bundle: Path, tmp_path: Path, mon
     home.mkdir()
     (home / "tiny.btnet").symlink_to(small_bundle)
     status, stdout, _ = call("models")
-    assert stdout.startswith(f"tiny  {home}/tiny.btnet\n")
+    assert f"tiny  {home}/tiny.btnet\n" in stdout
     assert f"\n  {home}\n" in stdout
     status, stdout, _ = call("info", "tiny")
     assert (status, stdout.splitlines()[0].split()) == (0, ["name", "small"])

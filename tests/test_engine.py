@@ -305,9 +305,9 @@ def test_stream_of_one_bare_image(engine: Engine) -> None:
 
 def test_model_not_found() -> None:
     with pytest.raises(ModelNotFound) as caught:
-        Engine("res50")
+        Engine("no_such_model")
     message = str(caught.value)
-    for part in ("res50", "res50.btnet", models.folders()[0].as_posix(), "btnet-train export"):
+    for part in ("'no_such_model'", "no_such_model.btnet", models.folders()[0].as_posix(), "btnet-train export"):
         assert part in message
     assert "\n" not in message
     for name in ("", "..", "x" * 300, "a\0b"):

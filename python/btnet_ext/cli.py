@@ -293,6 +293,7 @@ def doctor() -> None:
 def main() -> None:
     """Run the command; an error is one line on stderr and exit code 1, or 2 for a wrong command line."""
     logging.basicConfig(format="btnet: %(message)s")
+    warnings.showwarning = _show_warning
     try:
         status = typer.main.get_command(app).main(prog_name="btnet", standalone_mode=False)
     except _UsageError as error:
@@ -304,6 +305,10 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     sys.exit(status)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    _complain(f"warning: {message}")
 
 
 def _complain(message: object) -> None:

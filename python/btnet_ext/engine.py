@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -15,7 +17,7 @@ import numpy.typing as npt
 from btnet_ext import models
 from btnet_ext._native import core
 from btnet_ext.bundle import Bundle
-from btnet_ext.errors import InvalidOption
+from btnet_ext.errors import DemonstrationWeights, InvalidOption
 from btnet_ext.images import as_pixel_list, is_array
 
 _log = logging.getLogger(__name__)
@@ -47,6 +49,9 @@ class Engine:
         BundleError: the bundle is missing or damaged.
         InvalidOption: an option has a value that is not among those above.
         BackendUnavailable: the device or the precision cannot be had here.
+
+    Warns:
+        DemonstrationWeights: the model's weights are for demonstration only; once a process for each such model.
     """
 
     def __init__(
@@ -86,6 +91,9 @@ class Engine:
             rounding=rounding or "",
             color=color,
         )
+        training = self.bundle.metadata.get("training")
+        if isinstance(training, dict) and training.get("demonstration") is True:
+            _warn_of_demonstration(self.bundle.name, self.bundle.license)
 
     def embed(self, images: Any, *, flip: bool = False, normalize: bool = True) -> npt.NDArray[np.float32]:
         """Embed a batch of images of any sizes.
@@ -174,6 +182,15 @@ class Engine:
             f"Engine({self.bundle.name!r}, device={self.device!r}, precision={self.precision!r}, "
             f"resolutions={self.resolutions}, dim={self.dim})"
         )
+
+
+@cache  # once a process; not where warnings are errors, since what raises is not remembered
+def _warn_of_demonstration(name: str, licence: str) -> None:
+    message = (
+        f"the weights of {name!r} are for demonstration only, to try btnet and not to decide anything about people; "
+        f"their licence is {licence!r}"
+    )
+    warnings.warn(message, DemonstrationWeights, stacklevel=3)
 
 
 def _check_flags(**flags: object) -> None:

@@ -1,4 +1,4 @@
-"""Errors of btnet. Each message is one sentence: what was given, what is wrong with it, what was expected."""
+"""Errors and warnings of btnet. An error's message is one sentence: what came, what is wrong, what was expected."""
 
 from __future__ import annotations
 
@@ -25,3 +25,10 @@ class ModelNotFound(BtnetError):
 
 class BackendUnavailable(BtnetError):
     """A device, precision or library that this machine or this installation cannot serve."""
+
+
+class DemonstrationWeights(UserWarning):
+    """A model whose weights show how btnet works and are good for nothing more; the message has their licence.
+
+    Each such model is told of once a process, when an engine loads it.
+    """

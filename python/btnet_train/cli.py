@@ -1,10 +1,14 @@
 """The command btnet-train. PyTorch and ONNX are imported only when a subcommand needs them."""
 
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from btnet_train.cli_fit import fit, recipes
+from btnet_train.errors import Interrupted, TrainingError
 
 if TYPE_CHECKING:
     from btnet_train.networks import IResNet
@@ -15,9 +19,20 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 _UsageError: Any = typer.BadParameter.__base__
 
 
+class Storage(str, Enum):
+    """How `export` stores the large weights."""
+
+    f32 = "f32"
+    f16 = "f16"
+
+
 @app.callback()
 def _group() -> None:
-    """Prepare BTNet models for the engine."""
+    """Train BTNet models, and make bundles of them for the engine."""
+
+
+app.command()(fit)
+app.command()(recipes)
 
 
 @app.command()
@@ -41,6 +56,9 @@ def export(
     license: Annotated[  # noqa: A002 - the word of model.json
         str, typer.Option(help="Licence of the weights, as an SPDX identifier.")
     ] = "unknown",
+    storage: Annotated[
+        Storage, typer.Option(help="f16 stores the large weights in half precision; all is computed in f32.")
+    ] = Storage.f32,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is a bundle.")] = False,
 ) -> None:
     """Write a bundle from the checkpoints of a trunk and its branches, or one with random weights."""
@@ -59,7 +77,9 @@ def export(
         networks = _load_networks(files)
         training = {"checkpoints": {str(resolution): file.name for resolution, file in files.items()}}
     name = name or out.name.removesuffix(".btnet")
-    write_bundle(out, networks, name=name, license=license, training=training, overwrite=overwrite)
+    write_bundle(
+        out, networks, name=name, license=license, training=training, storage=storage.value, overwrite=overwrite
+    )
     typer.echo(f"{out}: {networks[112].arch}, resolutions {', '.join(map(str, sorted(networks)))}")
 
 
@@ -111,8 +131,10 @@ def main() -> None:
         if (error.name or "").partition(".")[0] not in ("torch", "onnx", "safetensors"):
             raise
         sys.exit(_complain(f"{error.name} is not installed: pip install 'btnet-ext[train]'", 1))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, TrainingError) as error:
         sys.exit(_complain(str(error), 1))
+    except Interrupted as error:
+        sys.exit(_complain(str(error), 130))
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(_complain("interrupted", 130))
     sys.exit(status)

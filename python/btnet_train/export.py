@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 
 from btnet_train.networks import CANONICAL, IResNet
@@ -44,6 +45,7 @@ def write_bundle(
     indicator: str = "max",
     rounding: str = "ceil",
     training: Mapping[str, Any] | None = None,
+    storage: str = "f32",
     overwrite: bool = False,
 ) -> Path:
     """Write `networks`, the trunk at 112 and its branches by resolution, as the bundle directory `out`.
@@ -52,15 +54,17 @@ def write_bundle(
     graphs use them. The same input gives the same bytes. The directory appears whole or not at all; one
     that exists is replaced only with `overwrite`, and only if it is a bundle.
 
-    training: what model.json says under that name; anything that JSON can hold. Raises ValueError for
-    networks that do not belong together or hold values that are not finite, FileExistsError, and OSError
-    from the file system.
+    training: what model.json says under that name; anything that JSON can hold.
+    storage: "f32", or "f16" for weights of half the size: those of convolutions and of the fully connected
+    layer are rounded to half precision (all else is stored in single precision, and all is computed in it).
+
+    Raises ValueError for networks that do not belong together, hold values that are not finite or that
+    `storage` cannot hold, FileExistsError, and OSError from the file system.
     """
     trunk = _check_networks(networks)
-    if indicator not in ("max", "min", "avg"):
-        raise ValueError(f"indicator must be one of max, min, avg, got {indicator!r}")
-    if rounding not in ("floor", "near", "ceil"):
-        raise ValueError(f"rounding must be one of floor, near, ceil, got {rounding!r}")
+    _check_choice("indicator", indicator, ("max", "min", "avg"))
+    _check_choice("rounding", rounding, ("floor", "near", "ceil"))
+    _check_choice("storage", storage, ("f32", "f16"))
     resolutions = sorted(networks)
     graphs = {str(resolution): f"branch_{resolution}.onnx" for resolution in resolutions}
     with _new_directory(Path(out), overwrite) as folder:
@@ -68,7 +72,7 @@ def write_bundle(
             weights = WeightsFile(file, _WEIGHTS)
             # The trunk comes first, so that its tensors lie together whatever branches there are.
             for resolution in reversed(resolutions):
-                model = build_model(networks[resolution], weights)
+                model = _build_model(networks[resolution], weights, half=storage == "f16")
                 (folder / graphs[str(resolution)]).write_bytes(model.SerializeToString(deterministic=True))
         files = {file: _describe(folder / file) for file in (*graphs.values(), _WEIGHTS)}
         metadata = {
@@ -110,6 +114,18 @@ def _check_networks(networks: Mapping[int, IResNet]) -> IResNet:
             if not torch.isfinite(tensor).all():
                 raise ValueError(f"networks[{resolution}]: {name} has values that are not finite")
     return trunk
+
+
+def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{option} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def _build_model(network: IResNet, weights: WeightsFile, half: bool) -> onnx.ModelProto:
+    try:
+        return build_model(network, weights, half=half)
+    except ValueError as error:
+        raise ValueError(f"networks[{network.resolution}]: {error}") from None
 
 
 def _describe(path: Path) -> dict[str, int | str]:

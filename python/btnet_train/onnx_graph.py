@@ -7,6 +7,8 @@ exporter, BatchNormalization stays unfolded, and the same networks give the same
 import hashlib
 from typing import Any, BinaryIO
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 from onnx import TensorProto, helper
@@ -19,6 +21,7 @@ ALIGNMENT = 4096
 
 _OPSET = 17
 _IR_VERSION = 8  # the one that came with opset 17
+_TYPES = {"float16": TensorProto.FLOAT16, "float32": TensorProto.FLOAT}
 
 
 class WeightsFile:
@@ -32,15 +35,18 @@ class WeightsFile:
         self._location = location
         self._offsets: dict[bytes, int] = {}
 
-    def add(self, name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> TensorProto:
-        """Write the bytes unless they are there already, and return an initializer that points to them."""
-        content = tensor.detach().to("cpu", torch.float32).contiguous().numpy().astype("<f4").tobytes()
+    def add(self, name: str, values: npt.NDArray[np.floating], shape: tuple[int, ...]) -> TensorProto:
+        """Write the bytes unless they are there already, and return an initializer that points to them.
+
+        values: float32 or float16, which is also the type of the initializer.
+        """
+        content = values.astype(values.dtype.newbyteorder("<")).tobytes()
         key = hashlib.sha256(content).digest()
         if key not in self._offsets:
             self._file.write(bytes(-self._file.tell() % ALIGNMENT))
             self._offsets[key] = self._file.tell()
             self._file.write(content)
-        proto = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape)
+        proto = TensorProto(name=name, data_type=_TYPES[values.dtype.name], dims=shape)
         proto.data_location = TensorProto.EXTERNAL
         place = {"location": self._location, "offset": self._offsets[key], "length": len(content)}
         for field, value in place.items():
@@ -48,16 +54,21 @@ class WeightsFile:
         return proto
 
 
-def build_model(network: IResNet, weights: WeightsFile) -> onnx.ModelProto:
-    """Return the model of a network: `input` (N, 3, r, r) to `embedding` (N, dim), tensors in `weights`."""
-    builder = _GraphBuilder(weights)
+def build_model(network: IResNet, weights: WeightsFile, *, half: bool = False) -> onnx.ModelProto:
+    """Return the model of a network: `input` (N, 3, r, r) to `embedding` (N, dim), tensors in `weights`.
+
+    half: store the weights of convolutions and of the fully connected layer as float16, each with a Cast behind it, so
+    that everything is computed in float32 all the same. Raises ValueError for a weight that float16 cannot hold.
+    """
+    builder = _GraphBuilder(weights, half)
     x = builder.conv("conv1", network.conv1, "input")
     x = builder.prelu("prelu", network.prelu, builder.batch_norm("bn1", network.bn1, x))
     for number, stage in enumerate(network.stages, start=1):
         for index, unit in enumerate(stage):
             x = builder.unit(f"layer{number}.{index}", unit, x)
     x = builder.node("Flatten", "flatten", [builder.batch_norm("bn2", network.bn2, x)], axis=1)
-    x = builder.node("Gemm", "fc", [x, *builder.tensors("fc", network.fc, "weight", "bias")], transB=1)
+    tensors = [builder.weight("fc", network.fc), *builder.tensors("fc", network.fc, "bias")]
+    x = builder.node("Gemm", "fc", [x, *tensors], transB=1)
     builder.batch_norm("features", network.features, x, output="embedding")
     side = network.resolution
     graph = helper.make_graph(
@@ -74,7 +85,8 @@ def build_model(network: IResNet, weights: WeightsFile) -> onnx.ModelProto:
 class _GraphBuilder:
     """Nodes and initializers of one graph; each method adds a layer and returns the name of its output."""
 
-    def __init__(self, weights: WeightsFile) -> None:
+    def __init__(self, weights: WeightsFile, half: bool) -> None:
+        self._half = half
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[TensorProto] = []
         self._weights = weights
@@ -85,15 +97,29 @@ class _GraphBuilder:
         return output
 
     def tensor(self, name: str, tensor: torch.Tensor, shape: tuple[int, ...] | None = None) -> str:
-        self.initializers.append(self._weights.add(name, tensor, shape or tuple(tensor.shape)))
+        self.initializers.append(self._weights.add(name, _values(tensor), shape or tuple(tensor.shape)))
         return name
 
     def tensors(self, name: str, module: nn.Module, *fields: str) -> list[str]:
         return [self.tensor(f"{name}.{field}", getattr(module, field)) for field in fields]
 
+    def weight(self, name: str, layer: nn.Conv2d | nn.Linear) -> str:
+        """The weight of a layer that has many: these are what storage in half precision makes smaller."""
+        name = f"{name}.weight"
+        if not self._half:
+            return self.tensor(name, layer.weight)
+        values = _values(layer.weight)
+        with np.errstate(over="ignore"):
+            rounded = values.astype(np.float16)
+        if not np.isfinite(rounded).all():
+            largest, limit = np.abs(values).max(), np.finfo(np.float16).max
+            raise ValueError(f"{name} has values up to {largest:g}, but half precision (f16) ends at {limit:g}")
+        self.initializers.append(self._weights.add(name, rounded, tuple(values.shape)))
+        return self.node("Cast", f"{name}.cast", [name], to=TensorProto.FLOAT)
+
     def conv(self, name: str, conv: nn.Conv2d, x: str) -> str:
         side, stride = conv.kernel_size[0], conv.stride[0]
-        inputs = [x, *self.tensors(name, conv, "weight")]
+        inputs = [x, self.weight(name, conv)]
         return self.node("Conv", name, inputs, kernel_shape=[side] * 2, strides=[stride] * 2, pads=[side // 2] * 4)
 
     def batch_norm(self, name: str, norm: nn.BatchNorm1d | nn.BatchNorm2d, x: str, output: str | None = None) -> str:
@@ -113,3 +139,8 @@ class _GraphBuilder:
             x = self.conv(f"{name}.downsample.0", unit.downsample.conv, x)
             x = self.batch_norm(f"{name}.downsample.1", unit.downsample.norm, x)
         return self.node("Add", f"{name}.add", [x, y])
+
+
+def _values(tensor: torch.Tensor) -> npt.NDArray[np.float32]:
+    values: npt.NDArray[np.float32] = tensor.detach().to("cpu", torch.float32).contiguous().numpy()
+    return values

@@ -69,6 +69,13 @@ TEST(OnnxFile, OffsetAndLength) {
   EXPECT_EQ(without[0].length, std::nullopt);
 }
 
+TEST(OnnxFile, TensorsOfAnyType) {
+  for (const int type : {1, 2, 3, 10, 16, 999}) {  // float, uint8, int8, float16, bfloat16, and what is to come
+    EXPECT_EQ(locations(model(initializer(number(2, type) + external_data("location", "weights.bin") + number(14, 1)))),
+              std::vector<std::string>{"weights.bin"});
+  }
+}
+
 TEST(OnnxFile, InEveryPlace) {
   EXPECT_EQ(locations(everywhere()),
             (std::vector<std::string>{"initializer", "t", "tensors", "subgraph", "subgraphs", "values", "indices",

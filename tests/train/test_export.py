@@ -192,10 +192,10 @@ def write(out: Path, networks: Networks, **options: Any) -> Path:
 def test_a_failure_half_way_leaves_nothing(networks: Networks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build = btnet_train.export.build_model
 
-    def fail_at_14(network: IResNet, weights: Any) -> onnx.ModelProto:
+    def fail_at_14(network: IResNet, weights: Any, **options: Any) -> onnx.ModelProto:
         if network.resolution == 14:
             raise OSError("No space left on device")
-        return build(network, weights)
+        return build(network, weights, **options)
 
     monkeypatch.setattr(btnet_train.export, "build_model", fail_at_14)
     with pytest.raises(OSError, match="No space left"):

@@ -45,6 +45,16 @@ def test_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert err == ""
 
 
+def test_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = ["--random", "--arch", "res18", "--width", 0.25, "--resolutions", "112"]
+    sizes = []
+    for storage in ([], ["--storage", "f32"], ["--storage", "f16"]):
+        assert run(monkeypatch, "export", *small, *storage, "--overwrite", tmp_path / "a.btnet") == 0
+        sizes.append((tmp_path / "a.btnet/weights.bin").stat().st_size)
+    assert sizes[0] == sizes[1]
+    assert sizes[2] < 0.6 * sizes[0]
+
+
 def test_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trunk = random_state("res18", 112)
     branch = {**random_state("res18", 14, seed=1), "fc.weight": trunk["fc.weight"]}
@@ -83,6 +93,7 @@ def test_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["export", "--trunk", "t.pt", "--branch", "112=a", "o"], "resolution 112 is given twice"),
         (["export", "--random", "--resolutions", "7;112", "o"], "--resolutions must be numbers with commas"),
         (["export", "--random", "--width", "wide", "o"], "--width"),
+        (["export", "--random", "--storage", "f8", "o"], "'f8' is not one of 'f32', 'f16'"),
     ],
 )
 def test_usage(

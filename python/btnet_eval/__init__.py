@@ -1,0 +1,1 @@
+"""Evaluation of face embeddings: protocols and metrics on any `images -> embeddings`, with NumPy alone."""
