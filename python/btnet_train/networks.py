@@ -6,6 +6,8 @@ that checkpoints of both load.
 """
 
 import re
+from collections.abc import Iterator
+from itertools import islice
 from typing import cast
 
 import torch
@@ -131,15 +133,23 @@ class IResNet(nn.Module):
         expected = (3, self.resolution, self.resolution)
         if images.ndim != 4 or images.shape[1:] != expected:
             raise ValueError(f"images must be (N, {', '.join(map(str, expected))}), got {tuple(images.shape)}")
-        x = self.prelu(self.bn1(self.conv1(images)))
-        couplings = []
-        for first, *rest in self.stages:
-            x = first(x)
-            couplings.append(x)
-            for unit in rest:
-                x = unit(x)
+        *couplings, x = self._maps(images)
         x = self.dropout(torch.flatten(self.bn2(x), 1))
         return self.features(self.fc(x)), couplings
+
+    def coupling_map(self, images: Tensor, stage: int) -> Tensor:
+        """Return the output of the first unit of `stage`, 1 to 4, and compute nothing that lies after it."""
+        return next(islice(self._maps(images), stage - 1, None))
+
+    def _maps(self, images: Tensor) -> Iterator[Tensor]:
+        """Compute, one after the other, the output of each stage's first unit, and then that of the last stage."""
+        x = self.prelu(self.bn1(self.conv1(images)))
+        for first, *rest in self.stages:
+            x = first(x)
+            yield x
+            for unit in rest:
+                x = unit(x)
+        yield x
 
 
 def stride_of(stage: int, resolution: int) -> int:
@@ -158,12 +168,13 @@ def coupling_stage(resolution: int) -> int:
     return (CANONICAL // resolution).bit_length() - 1
 
 
-def in_branch(name: str, resolution: int) -> bool:
+def in_branch(name: str, resolution: int, stage: int | None = None) -> bool:
     """Tell whether a parameter or buffer of a network of `resolution` belongs to the branch.
 
-    The branch is the stem and everything up to and including the first unit of the coupling stage.
+    The branch is the stem and everything up to and including the first unit of the coupling stage, or of
+    `stage` if the branch joins the trunk elsewhere.
     """
-    stage = coupling_stage(resolution)
+    stage = coupling_stage(resolution) if stage is None else stage
     head, _, rest = name.partition(".")
     if head.startswith("layer"):
         own = int(head.removeprefix("layer"))

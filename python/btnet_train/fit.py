@@ -1,0 +1,244 @@
+"""Carries out a recipe: trains the networks of its stages one after the other, each in a folder of its own.
+
+RUN/run.json                  the recipe, the faces, the teacher, versions and machine
+RUN/R/state.safetensors       where the training of resolution R stands, from which it is resumed
+RUN/R/network.safetensors     the trained network, as `btnet-train export` and `load_checkpoint` take it
+RUN/R/heads.safetensors       classifier and linear map to the teacher, for branches and for fine-tuning
+RUN/R/result.json             images seen, seconds, parameters, the last validation
+RUN/R/losses.csv, losses.png, tensorboard/
+"""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import nn
+
+from btnet_train.accounting import mac_count, parameter_count
+from btnet_train.branches import fix_trunk, start_from
+from btnet_train.checkpoint import CheckpointError, load_checkpoint
+from btnet_train.losses import Classifier
+from btnet_train.networks import CANONICAL, IResNet
+from btnet_train.objective import Heads, Objective
+from btnet_train.recipes import Network, Recipe, RecipeError, Stage
+from btnet_train.run_state import load_tensors, save_tensors
+from btnet_train.sources import Faces
+from btnet_train.trainer import Execution, Training
+
+logger = logging.getLogger(__name__)
+
+NETWORK, HEADS, RESULT = "network.safetensors", "heads.safetensors", "result.json"
+
+Validate = Callable[[IResNet, IResNet | None], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run is given beside its recipe.
+
+    trunk: a checkpoint, or the folder RUN/112 of another run with its heads; the stage of resolution 112 is then
+    left out. classifier: a file with the trunk's classifier. previous: the folder of the run that "previous"
+    means. targets: the teacher's embeddings of `faces`. validate: called with a network and its trunk, if there is one.
+    """
+
+    faces: Faces
+    trunk: Path | None = None
+    classifier: Path | None = None
+    previous: Path | None = None
+    targets: NDArray[np.float32] | None = None
+    validate: Validate | None = None
+
+
+def fit(fabric: Fabric, recipe: Recipe, run: Path, inputs: Inputs, execution: Execution, seed: int) -> dict[int, Path]:
+    """Train what is not trained yet, and return the files of the networks by resolution.
+
+    The trunk is among them, where there is one. Raises RecipeError for inputs that the recipe lacks,
+    CheckpointError, TrainingError, Interrupted, DataError, OSError.
+    """
+    _check_inputs(recipe, inputs)
+    networks = {} if inputs.trunk is None else {CANONICAL: _file(inputs.trunk, NETWORK)}
+    for name, stage in recipe.stages.items():
+        for resolution in stage.resolutions:
+            if resolution in networks:
+                logger.info("stage %s: the trunk is given, %s", name, networks[resolution])
+                continue
+            folder = run / str(resolution)
+            if not (folder / RESULT).exists():
+                logger.info("stage %s: training the network of %d px in %s", name, resolution, folder)
+                trunk = networks.get(CANONICAL)
+                job = _Job(fabric, recipe.network, stage, resolution, trunk, inputs, seed)
+                job.train(folder, execution)
+            networks[resolution] = folder / NETWORK
+    return networks
+
+
+def _check_inputs(recipe: Recipe, inputs: Inputs) -> None:
+    stages = recipe.stages.values()
+    trains_trunk = any(CANONICAL in stage.resolutions for stage in stages)
+    for name, stage in recipe.stages.items():
+        needs_trunk = stage.start == "trunk" or stage.fixed_trunk or stage.distillation is not None
+        if needs_trunk and not trains_trunk and inputs.trunk is None:
+            raise RecipeError(f"stage {name} needs a trunk: give --trunk, a checkpoint or the folder of a run")
+        if stage.start == "previous" and inputs.previous is None:
+            raise RecipeError(f"stage {name} starts from an earlier run: give --previous, its folder")
+        if stage.teacher is not None and inputs.targets is None:
+            raise RecipeError(f"stage {name} has a teacher's loss: give --teacher, an ONNX file")
+        if stage.classification is not None and not inputs.faces.classes:
+            raise RecipeError(f"stage {name} classifies, but the faces have no identities: give --data")
+    if inputs.targets is not None and all(stage.teacher is None for stage in stages):
+        raise RecipeError("--teacher is given, but no stage has a teacher's loss")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """The training of one network of a run."""
+
+    fabric: Fabric
+    options: Network
+    stage: Stage
+    resolution: int
+    trunk_file: Path | None
+    inputs: Inputs
+    seed: int
+
+    def train(self, folder: Path, execution: Execution) -> None:
+        torch.manual_seed(self.seed + self.resolution)
+        trunk = None if self.trunk_file is None else load_checkpoint(self.trunk_file)
+        network = self._network(trunk)
+        heads = self._heads(network)
+        objective = Objective(self.stage, network, heads, trunk)
+        results: dict[str, float] = {}
+
+        def validate(network: IResNet) -> Mapping[str, float]:
+            results.update(self.inputs.validate(network, trunk) if self.inputs.validate else {})
+            return results
+
+        folder.mkdir(parents=True, exist_ok=True)
+        training = Training(
+            self.fabric,
+            self.stage,
+            objective,
+            self.inputs.faces,
+            folder,
+            execution=execution,
+            seed=self.seed,
+            targets=self.inputs.targets if self.stage.teacher is not None else None,
+            validate=validate if self.inputs.validate else None,
+        )
+        facts = training.run()
+        if self.fabric.is_global_zero:
+            self._write(folder, objective, {**facts, **results})
+        self.fabric.barrier()
+
+    def _network(self, trunk: IResNet | None) -> IResNet:
+        options = self.options
+        if trunk is not None:
+            options = replace(options, arch=trunk.arch, width=trunk.width, dim=trunk.dim)
+        network = IResNet(options.arch, options.width, self.resolution, options.dim, options.dropout)
+        if self.stage.start == "trunk" and trunk is not None:
+            start_from(network, trunk)
+        elif self.stage.start == "previous" and self.inputs.previous is not None:
+            start_from(network, load_checkpoint(self.inputs.previous / str(self.resolution) / NETWORK, self.resolution))
+        if self.stage.fixed_trunk and trunk is not None:
+            fix_trunk(network, trunk, self.stage.coupling_stage)
+        return network
+
+    def _heads(self, network: IResNet) -> Heads:
+        """Return the heads that the stage needs, the trunk's where they are frozen."""
+        stage, faces = self.stage, self.inputs.faces
+        classifier, projection = None, None
+        if stage.classification is not None:
+            options = stage.classification
+            classifier = Classifier(
+                options.loss, len(faces.classes), network.dim, margin=options.margin, scale=options.scale
+            )
+            if options.frozen:
+                self._load_head(classifier, "classifier", self.inputs.classifier)
+        if stage.teacher is not None and stage.teacher.cosine and self.inputs.targets is not None:
+            projection = nn.Linear(network.dim, self.inputs.targets.shape[1], bias=False)
+            if stage.teacher.frozen:
+                self._load_head(projection, "projection", None)
+        return Heads(classifier, projection)
+
+    def _load_head(self, head: nn.Module, name: str, given: Path | None) -> None:
+        path = given or (None if self.trunk_file is None else self.trunk_file.with_name(HEADS))
+        if path is None or not path.exists():
+            raise RecipeError(
+                f"the trunk comes without the {name} that the stage freezes: give --trunk RUN/112"
+                + (" or --classifier" if name == "classifier" else "")
+            )
+        tensors, facts = load_tensors(path)
+        weight = tensors.get(f"{name}.weight")
+        expected = tuple(head.get_parameter("weight").shape)
+        if weight is None or tuple(weight.shape) != expected:
+            found = "nothing" if weight is None else tuple(weight.shape)
+            raise CheckpointError(f"{path} has {found} as {name}.weight, expected {expected} for these faces")
+        if name == "classifier" and facts["classes"] != list(self.inputs.faces.classes):
+            raise CheckpointError(f"{path} was trained on other identities than the faces given")
+        head.load_state_dict({"weight": weight}, strict=False)
+
+    def _write(self, folder: Path, objective: Objective, facts: Mapping[str, Any]) -> None:
+        network = objective.network
+        save_tensors(folder / NETWORK, network.state_dict(), {})
+        heads = {n: t for n, t in objective.state_dict().items() if not n.startswith("network.")}
+        save_tensors(folder / HEADS, heads, {"classes": list(self.inputs.faces.classes)})
+        cost = {"parameters": parameter_count(network), "gmacs": mac_count(network) / 1e9}
+        kept = {key: value for key, value in facts.items() if key not in ("sums", "count")}
+        write_json(folder / RESULT, {"resolution": self.resolution, **kept, **cost})
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write JSON whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    part.rename(path)
+
+
+def _file(path: Path, name: str) -> Path:
+    """Return a file, or that of this name in a folder."""
+    return path / name if path.is_dir() else path
+
+
+def start_run(fabric: Fabric, run: Path, description: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+    """Write RUN/run.json, or check that the run that is there is the same one. Raises RecipeError, OSError."""
+    path = run / "run.json"
+    if fabric.is_global_zero:
+        plain = json.loads(json.dumps(description))
+        if path.exists():
+            before = json.loads(path.read_text(encoding="utf-8"))
+            differing = [key for key in plain if before.get(key) != plain[key]]
+            if differing:
+                raise RecipeError(f"{run} is a run with another {', '.join(differing)}: give another --out")
+            environments = [*before["environments"], environment]
+        else:
+            run.mkdir(parents=True, exist_ok=True)
+            environments = [environment]
+        write_json(path, {**plain, "environments": environments})
+    fabric.barrier()
+
+
+def write_model(
+    run: Path,
+    networks: Mapping[int, Path],
+    name: str,
+    license: str,  # noqa: A002 - the word of model.json
+    description: Mapping[str, Any],
+) -> Path:
+    """Write the networks of a run as RUN/NAME.btnet, and return its path."""
+    from btnet_train.export import write_bundle
+
+    loaded = {resolution: load_checkpoint(path, resolution) for resolution, path in networks.items()}
+    results = {
+        str(resolution): json.loads(path.with_name(RESULT).read_text(encoding="utf-8"))
+        for resolution, path in networks.items()
+        if path.with_name(RESULT).exists()
+    }
+    training = {"recipe": description["recipe"], "faces": description["faces"], "results": results}
+    return write_bundle(run / f"{name}.btnet", loaded, name=name, license=license, training=training, overwrite=True)

@@ -1,0 +1,110 @@
+"""What a stage minimises: one module from a batch of views to the losses of a recipe, network and heads included."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from btnet_train.distillation import PAIR_LOSSES, cosine_distance, map_distance, similarity_matrix
+from btnet_train.losses import Classifier
+from btnet_train.networks import IResNet, coupling_stage
+from btnet_train.recipes import Stage, TeacherLoss
+
+_MEAN = _STD = 127.5
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What is used in training only: the classifier over identities, and the linear map to a teacher's space."""
+
+    classifier: Classifier | None = None
+    projection: nn.Linear | None = None
+
+
+class Objective(nn.Module):
+    """The losses of `stage` for `network`, with `heads`, and the frozen `trunk` for distillation.
+
+    `state_dict()` has the network under "network." and the heads under "classifier." and "projection."; the trunk
+    belongs to another run, and is neither saved nor trained.
+    """
+
+    def __init__(self, stage: Stage, network: IResNet, heads: Heads, trunk: IResNet | None = None) -> None:
+        super().__init__()
+        self.stage = stage
+        self.network = network
+        self.classifier = heads.classifier
+        self.projection = heads.projection
+        if stage.distillation is not None and trunk is None:
+            raise ValueError("distillation needs a trunk")
+        # In a tuple, so that it is no submodule.
+        self._trunk: tuple[IResNet, ...] = ()
+        if trunk is not None and stage.distillation is not None:
+            self._trunk = (trunk.eval().requires_grad_(False),)
+        if self.classifier is not None and stage.classification is not None and stage.classification.frozen:
+            self.classifier.requires_grad_(False)
+        if self.projection is not None and stage.teacher is not None and stage.teacher.frozen:
+            self.projection.requires_grad_(False)
+
+    def move_trunk(self, device: torch.device) -> None:
+        """Move the trunk, which `to` does not reach, to the device of the network."""
+        for trunk in self._trunk:
+            trunk.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, views: Sequence[Tensor], labels: Tensor, targets: Tensor | None) -> dict[str, Tensor]:
+        """Return every loss of the recipe, times its weight, by name, and their sum as "loss".
+
+        views: uint8 (n, 3, s, s), one for each view of the stage; with distillation, another one at 112 px for
+        the trunk. labels: (n,), -1 for none. targets: the teacher's embeddings (n, D) of length 1, if it has one.
+        """
+        trunk_view = views[-1] if self._trunk else None
+        seen = views[:-1] if self._trunk else views
+        embeddings, couplings = self.network(normalize(torch.cat(list(seen))))
+        parts = embeddings.float().chunk(len(seen))
+        losses: dict[str, Tensor] = {}
+        if self.stage.classification is not None and self.classifier is not None:
+            terms = [self.classifier(part, labels) for part in parts]
+            losses["classification"] = self.stage.classification.weight * torch.stack(terms).sum()
+        if self.stage.pair is not None:
+            distance = PAIR_LOSSES[self.stage.pair.loss]
+            terms = [distance(parts[0], other) for other in parts[1:]]
+            losses["pair"] = self.stage.pair.weight * torch.stack(terms).sum()
+        if self.stage.teacher is not None and targets is not None:
+            losses["teacher"] = torch.stack([self._teach(self.stage.teacher, p, targets) for p in parts]).mean()
+        if trunk_view is not None:
+            losses |= self._distil(trunk_view, embeddings, couplings)
+        losses["loss"] = torch.stack(list(losses.values())).sum()
+        return losses
+
+    def _teach(self, options: TeacherLoss, embeddings: Tensor, targets: Tensor) -> Tensor:
+        loss = options.similarity * similarity_matrix(embeddings, targets)
+        if self.projection is not None:
+            with torch.autocast(embeddings.device.type, enabled=False):
+                loss = loss + options.cosine * cosine_distance(self.projection(embeddings), targets)
+        return loss
+
+    def _distil(self, view: Tensor, embeddings: Tensor, couplings: Sequence[Tensor]) -> Mapping[str, Tensor]:
+        """Return the losses against the trunk's maps and embeddings of the 112 px images."""
+        options, (trunk,) = self.stage.distillation, self._trunk
+        stage = coupling_stage(self.network.resolution)
+        losses: dict[str, Tensor] = {}
+        if options is None:
+            return losses
+        with torch.no_grad():
+            if options.embedding:
+                target, maps = trunk(normalize(view))
+                coupled = maps[stage - 1]
+            else:
+                coupled = trunk.coupling_map(normalize(view), stage)
+        if options.maps:
+            losses["maps"] = options.maps * map_distance(couplings[stage - 1], coupled)
+        if options.embedding:
+            distance = PAIR_LOSSES["cosine"] if options.embedding_loss == "cosine" else functional.mse_loss
+            losses["embedding"] = options.embedding * distance(embeddings.float(), target.float())
+        return losses
+
+
+def normalize(images: Tensor) -> Tensor:
+    """Return uint8 images (n, 3, s, s) as the networks expect them: (x - 127.5) / 127.5."""
+    return (images.float() - _MEAN) / _STD

@@ -1,0 +1,121 @@
+"""What can be seen of a run: a progress bar, losses.csv, TensorBoard, and a plot of the losses at the end."""
+
+import csv
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+logger = logging.getLogger(__name__)
+
+_COLUMNS = ("step", "epoch", "rate", "images_per_second", "name", "value")
+
+
+class Means:
+    """Means of values by name since the last `take`."""
+
+    def __init__(self, sums: Mapping[str, float] | None = None, count: int = 0) -> None:
+        self.sums = dict(sums or {})
+        self.count = count
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """Take one more value of each name."""
+        self.count += 1
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def take(self) -> dict[str, float]:
+        """Return the means, and begin again."""
+        means = {name: value / self.count for name, value in self.sums.items()}
+        self.sums, self.count = {}, 0
+        return means
+
+
+class Progress:
+    """Shows and keeps the values of a run in `folder`; what an interrupted run wrote after `start` is dropped.
+
+    title: of the bar. steps: of the whole run. images: in one step. A context manager; writes only on `enabled`
+    processes, one of those that train together.
+    """
+
+    def __init__(self, folder: Path, title: str, start: int, steps: int, images: int, enabled: bool = True) -> None:
+        self._path = folder / "losses.csv"
+        self._enabled = enabled
+        self._images = images
+        self._since = (start, time.monotonic())
+        self._bar = tqdm(
+            desc=title, total=steps * images, initial=start * images, unit=" images", disable=not enabled, mininterval=1
+        )
+        if enabled:
+            from torch.utils.tensorboard import SummaryWriter
+
+            folder.mkdir(parents=True, exist_ok=True)
+            rows = [row for row in read_values(self._path) if int(row["step"]) <= start]
+            self._file = self._path.open("w", newline="", encoding="utf-8")
+            self._writer = csv.DictWriter(self._file, _COLUMNS)
+            self._writer.writeheader()
+            self._writer.writerows(rows)
+            self._file.flush()
+            self._board: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+
+    def advance(self) -> None:
+        """Count one step."""
+        self._bar.update(self._images)
+
+    def write(self, step: int, epoch: float, rate: float, values: Mapping[str, float]) -> None:
+        """Keep values of the run after `step` steps."""
+        if not self._enabled:
+            return
+        since, moment = self._since
+        now = time.monotonic()
+        speed = (step - since) * self._images / max(now - moment, 1e-9)
+        self._since = (step, now)
+        for name, value in values.items():
+            row = (step, f"{epoch:.4f}", f"{rate:.3e}", f"{speed:.1f}", name, repr(value))
+            self._writer.writerow(dict(zip(_COLUMNS, row, strict=True)))
+            self._board.add_scalar(name, value, step)
+        self._file.flush()
+        self._bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()}, refresh=False)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+        if self._enabled:
+            self._file.close()
+            self._board.close()
+
+
+def read_values(path: Path) -> list[dict[str, str]]:
+    """Read the rows of a losses.csv; none if there is no such file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if None not in row.values()]
+
+
+def plot_values(folder: Path) -> Path:
+    """Draw every value of folder/losses.csv against the step, as folder/losses.png."""
+    from matplotlib.figure import Figure
+
+    values: dict[str, list[tuple[int, float]]] = {}
+    for row in read_values(folder / "losses.csv"):
+        values.setdefault(row["name"], []).append((int(row["step"]), float(row["value"])))
+    rows = max(len(values), 1)
+    figure = Figure(figsize=(8, 2.4 * rows), layout="constrained")
+    panels = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (name, points) in zip(panels, values.items(), strict=False):
+        axes.plot(*zip(*points, strict=True), linewidth=1)
+        axes.set_ylabel(name)
+        axes.grid(alpha=0.3)
+    figure.supxlabel("step")
+    path = folder / "losses.png"
+    figure.savefig(path, dpi=100)
+    return path

@@ -1,0 +1,64 @@
+"""Train the models of docs/results.md, one after the other; what was interrupted is gone on with.
+
+    python results/train.py RUNS [--data FOLDER] [--only MODEL] [--stop-after MINUTES] [--threads N]
+
+FOLDER has celeba/train112.zip, celeba/train56.zip, utkface/unlabeled112.zip and teacher/mobilefacenet.onnx; without
+--data it is $BTNET_DATA. The runs go to RUNS/phi_mr, RUNS/btnet, RUNS/phi_hr and RUNS/phi_mm. Exit code 130: stopped
+before the end; the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+RECIPES = Path(__file__).with_name("recipes")
+MODELS = ("phi_mr", "btnet", "phi_hr", "phi_mm")
+HELD_OUT = 90
+"""Identities of train112 on which settings were chosen; no network sees them."""
+
+# ImageNet's, as the teacher expects them, in units of 0 to 255.
+TEACHER_MEAN = "123.675,116.28,103.53"
+TEACHER_STD = "58.395,57.12,57.375"
+
+
+def command(model: str, runs: Path, data: Path) -> list[str]:
+    """Return the command line that trains a model."""
+    line = ["btnet-train", "fit", str(RECIPES / f"{model}.toml"), "--out", str(runs / model)]
+    line += ["--data", str(data / "celeba/train112.zip"), "--data", str(data / "celeba/train56.zip")]
+    line += ["--unlabeled", str(data / "utkface/unlabeled112.zip"), "--shared-identities"]
+    line += ["--held-out", str(HELD_OUT), "--teacher", str(data / "teacher/mobilefacenet.onnx")]
+    line += ["--teacher-mean", TEACHER_MEAN, "--teacher-std", TEACHER_STD, "--targets", str(runs), "--seed", "0"]
+    line += ["--accelerator", "cpu", "--precision", "bf16-mixed", "--compile", "--workers", "1"]
+    if model == "btnet":
+        line += ["--trunk", str(runs / "phi_mr" / "112")]
+    return line
+
+
+def main() -> None:
+    """Run the commands until one does not reach its end."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument(
+        "--data", type=Path, default=os.environ.get("BTNET_DATA"), required="BTNET_DATA" not in os.environ
+    )
+    parser.add_argument("--only", choices=MODELS, help="train this one alone")
+    parser.add_argument("--stop-after", type=float, default=float("inf"), metavar="MINUTES")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    arguments = parser.parse_args()
+    end = time.monotonic() + 60 * arguments.stop_after
+    environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    for model in [arguments.only] if arguments.only else MODELS:
+        left = (end - time.monotonic()) / 60
+        line = [*command(model, arguments.runs, Path(arguments.data)), "--stop-after", f"{left:.3f}"]
+        status = subprocess.run(line, env=environment, check=False).returncode
+        if status:
+            sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
