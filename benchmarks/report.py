@@ -1,9 +1,9 @@
-"""Fill the tables of docs/performance.md from the JSON files in results/.
+"""Fill the tables of the docs from the JSON files in results/, and from the recipes.
 
     python benchmarks/report.py [--check]
 
 Each table stands between `<!-- NAME -->` and `<!-- end -->`. With --check nothing is written, and the exit code is 1
-if the page is not what the JSON files say.
+if a page is not what the files say.
 """
 
 from __future__ import annotations
@@ -11,32 +11,21 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-from common import RESULTS
+from btnet_train.recipes import load as load_recipe
+from btnet_train.recipes import names as recipe_names
+from common import RESULTS, place, table
 
-PAGE = RESULTS.parents[1] / "docs" / "performance.md"
+DOCS = RESULTS.parents[1] / "docs"
 
 
 def load(name: str) -> dict[str, Any]:
     """Read results/NAME.json."""
     read: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
     return read
-
-
-def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Lay out a Markdown table."""
-    lines = [list(header), *map(list, rows)]
-    lines.insert(1, ["---"] * len(lines[0]))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def place(results: dict[str, Any]) -> str:
-    """Say on what the figures were taken."""
-    machine = results["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
-    return f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, {versions}; {machine['date']}"
 
 
 def accuracy() -> str:
@@ -117,34 +106,51 @@ def resample() -> str:
     )
 
 
+def recipes() -> str:
+    """The recipes that come with btnet-train."""
+    rows = [[f"`{name}`", load_recipe(name).description] for name in recipe_names()]
+    return table(["recipe", "what"], rows)
+
+
 STAGES = ("taps", "horizontal", "vertical", "normalizing_vertical", "resize", "resize_normalize")
-TABLES: dict[str, Callable[[], str]] = {
-    "accuracy": accuracy,
-    "mixed_batch": mixed_batch,
-    "memory_use": memory_use,
-    "resample": resample,
+PAGES: dict[str, dict[str, Callable[[], str]]] = {
+    "performance.md": {
+        "accuracy": accuracy,
+        "mixed_batch": mixed_batch,
+        "memory_use": memory_use,
+        "resample": resample,
+    },
+    "training.md": {"recipes": recipes},
 }
 
 
+def fill(page: Path, tables: Mapping[str, Callable[[], str]]) -> str:
+    """Return the text of a page with its tables."""
+    text = page.read_text()
+    for name, make in tables.items():
+        before, mark, after = text.partition(f"<!-- {name} -->\n")
+        _, end, rest = after.partition("<!-- end -->")
+        if not (mark and end):
+            raise ValueError(f"{page} has no place for the table {name}")
+        text = f"{before}{mark}{make()}\n{end}{rest}"
+    return text
+
+
 def main() -> int:
-    """Write or check the page."""
+    """Write or check the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
-    page = PAGE.read_text()
-    filled = page
-    for name, make in TABLES.items():
-        before, mark, after = filled.partition(f"<!-- {name} -->\n")
-        _, end, rest = after.partition("\n<!-- end -->")
-        if not (mark and end):
-            raise ValueError(f"{PAGE} has no place for the table {name}")
-        filled = f"{before}{mark}{make()}{end}{rest}"
-    if check and filled != page:
-        print(f"{PAGE} is not what the results say: run python benchmarks/report.py", file=sys.stderr)
-        return 1
-    if not check:
-        PAGE.write_text(filled)
-    return 0
+    wrong = 0
+    for name, tables in PAGES.items():
+        page = DOCS / name
+        filled = fill(page, tables)
+        if check and filled != page.read_text():
+            print(f"{page} is not what the results say: run python benchmarks/report.py", file=sys.stderr)
+            wrong = 1
+        elif not check:
+            page.write_text(filled)
+    return wrong
 
 
 if __name__ == "__main__":

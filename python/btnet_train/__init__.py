@@ -1,4 +1,4 @@
-"""BTNet's networks in PyTorch, checkpoints of other projects, and the exporter of bundles.
+"""Trains BTNet and the models it is compared with, reads checkpoints of other projects, writes bundles.
 
 PyTorch lives in this package only: the engine (`btnet_ext`) runs what is exported here and needs none of it.
 Importing `btnet_train` itself imports nothing heavy; the modules below need the extra `train`:
@@ -7,7 +7,23 @@ Importing `btnet_train` itself imports nothing heavy; the modules below need the
 btnet_train.networks        IResNet-18/34/50/100 of any width and resolution; where branch and trunk meet
 btnet_train.accounting      the paper's parameter counts and multiply-accumulates, worked out from shapes
 btnet_train.checkpoint      weights of insightface's arcface_torch and of the published BTNet code
+
+btnet_train.sources         faces from folders, zips (image_files) and MXNet RecordIO (recordio)
+btnet_train.batches         what a step sees: images, flips, resolutions; decoding in worker processes
+btnet_train.teacher         an ONNX face model as a teacher
+btnet_train.losses          classifiers with margins
+btnet_train.distillation    losses between embeddings, and between maps
+btnet_train.branches        how a branch is made from a trunk
+btnet_train.recipes         typed recipes from TOML; those of the papers lie in recipe_files
+btnet_train.objective       the losses of a recipe as one module
+btnet_train.optimization    optimiser and learning rate
+btnet_train.run_state       states of runs, as safetensors
+btnet_train.progress        progress bar, losses.csv, TensorBoard, plot
+btnet_train.validation      accuracy on held-out identities
+btnet_train.trainer         trains one network
+btnet_train.fit             trains the networks of a recipe
+
 btnet_train.random_weights  seeded networks with sane statistics, for tests and benchmarks
-btnet_train.export          a trunk and its branches as a bundle, format 1
+btnet_train.export          a trunk and its branches as a bundle, format 1 (onnx_graph)
 btnet_train.cli             the command btnet-train
 """

@@ -8,7 +8,7 @@ Files of torch.save are read with `weights_only=True`: nothing in them is execut
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +36,20 @@ def load_checkpoint(path: str | os.PathLike[str], resolution: int = CANONICAL) -
     and ValueError for a resolution that does not exist.
     """
     path = Path(path)
-    state = _read(path)
+    state = read_tensors(path, _NESTED_UNDER)
     network = IResNet(resolution=resolution, **_infer_architecture(path, state))
-    problems = _differences(state, network.state_dict())
+    problems = differences(state, network.state_dict())
     if problems:
         raise CheckpointError(f"{path} is not {network.arch} for resolution {resolution}: {'; '.join(problems)}")
     network.load_state_dict(state, strict=False)
     return network.eval()
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, nested_under: Sequence[str] = ()) -> dict[str, Tensor]:
     """Return the tensors of a file by name, without wrappers, prefix and BatchNorm's counts of batches.
 
-    The counts serve a kind of momentum that no one uses here, and files of old PyTorch lack them.
+    nested_under: keys under which they may lie. The counts serve a kind of momentum that no one uses here, and files
+    of old PyTorch lack them. Raises CheckpointError and OSError.
     """
     content: Any
     if path.suffix == ".safetensors":
@@ -60,7 +61,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         content = _read_pickle(path)
     else:
         raise CheckpointError(f"{path} must end in .pt, .pth or .safetensors")
-    for key in _NESTED_UNDER:
+    for key in nested_under:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not content:
@@ -103,7 +104,7 @@ def _infer_architecture(path: Path, state: Mapping[str, Tensor]) -> dict[str, An
     raise CheckpointError(f"{path} has {tuple(units)} units in its stages, which is none of {known}")
 
 
-def _differences(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+def differences(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
     """Say what keeps `state` from being loaded as `expected`, one phrase for each kind of difference."""
     names = [name for name in expected if not name.endswith(".num_batches_tracked")]
     shapes = [

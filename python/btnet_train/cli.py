@@ -18,6 +18,10 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 # typer exports only this one of its usage errors; its parent is also that of unknown options and the like.
 _UsageError: Any = typer.BadParameter.__base__
 
+# Modules that come with the extra "train".
+_EXTRA = {"lightning_fabric", "matplotlib", "onnx", "pydantic", "pytorch_metric_learning", "safetensors"}
+_EXTRA |= {"tensorboard", "tomli", "torch", "tqdm"}
+
 
 class Storage(str, Enum):
     """How `export` stores the large weights."""
@@ -128,7 +132,7 @@ def main() -> None:
     except _UsageError as error:
         sys.exit(_complain(error.format_message(), 2))
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("torch", "onnx", "safetensors"):
+        if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
         sys.exit(_complain(f"{error.name} is not installed: pip install 'btnet-ext[train]'", 1))
     except (ValueError, OSError, TrainingError) as error:

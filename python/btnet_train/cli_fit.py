@@ -6,6 +6,7 @@ import math
 import platform
 import sys
 import time
+from dataclasses import replace
 from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from btnet_train.recipes import Recipe
     from btnet_train.sources import Faces
+    from btnet_train.teacher import Teacher
 
 
 class Precision(str, Enum):
@@ -52,10 +54,11 @@ def fit(
     recipe: Annotated[str, typer.Argument(help="Name of a recipe (btnet-train recipes), or a .toml file.")],
     out: Annotated[Path, typer.Option(help="Folder of the run. One that exists is gone on with.")],
     data: Annotated[
-        list[Path] | None, typer.Option(help="Faces with identities: a folder ID/IMAGE, a zip of one, or a .rec.")
+        list[Path] | None,
+        typer.Option(metavar="PATH", help="Faces with identities: a folder ID/IMAGE, a zip or a .rec."),
     ] = None,
     unlabeled: Annotated[
-        list[Path] | None, typer.Option(help="Faces without identities: a folder, a zip or a .rec.")
+        list[Path] | None, typer.Option(metavar="PATH", help="Faces without identities: a folder, a zip or a .rec.")
     ] = None,
     shared_identities: Annotated[
         bool, typer.Option("--shared-identities", help="Equal names in two --data are one person.")
@@ -71,65 +74,92 @@ def fit(
     teacher_std: Annotated[str, typer.Option(help="Of its input, in units of 0 to 255.")] = "127.5,127.5,127.5",
     teacher_color: Annotated[Color, typer.Option(help="Order of its channels.")] = Color.rgb,
     targets: Annotated[Path | None, typer.Option(help="Folder for the teacher's embeddings (default: OUT).")] = None,
-    held_out: Annotated[int, typer.Option(help="Identities kept from training to measure accuracy on.")] = 0,
-    seed: Annotated[int, typer.Option(help="Of weights, order of images, flips and resolutions.")] = 0,
+    held_out: Annotated[int, typer.Option(min=0, help="Identities kept from training to measure accuracy on.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31 - 1, help="Of weights, order of images, flips and resolutions.")
+    ] = 0,
     accelerator: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="How many of them, a process each.")] = 1,
     precision: Annotated[Precision, typer.Option(help="bf16-mixed is faster where the device has it.")] = Precision.f32,
     micro_batches: Annotated[
-        int | None, typer.Option(help="Equal parts of a batch that follow one another (default: one a device).")
+        int | None, typer.Option(min=1, help="Equal parts of a batch that follow one another (default: one a device).")
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes a device that decode images.")] = 2,
     compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,  # noqa: A002
-    save_minutes: Annotated[float, typer.Option(help="Between checkpoints.")] = 5.0,
-    stop_after: Annotated[float, typer.Option(help="Minutes until the run saves its state and stops.")] = math.inf,
+    save_minutes: Annotated[float, typer.Option(min=0, help="Between checkpoints.")] = 5.0,
+    stop_after: Annotated[
+        float, typer.Option(min=0, help="Minutes until the run saves its state and stops.")
+    ] = math.inf,
     name: Annotated[str | None, typer.Option(help="Name of the bundle (default: that of OUT).")] = None,
     license: Annotated[str, typer.Option(help="Licence of the weights in the bundle.")] = "unknown",  # noqa: A002
 ) -> None:
     """Train the networks of a recipe on faces aligned to the ArcFace template, and write a bundle.
 
-    Add branches to a trunk that you have, without touching its 112 px embeddings:
+    ADD BRANCHES TO A TRUNK THAT YOU HAVE, without touching its 112 px embeddings; identities are not needed:
 
+    \b
       btnet-train fit own_trunk --trunk r50.pt --data faces/ --out run
 
-    Train a trunk and its branches as in the paper, on eight GPUs:
+    TRAIN A TRUNK AND ITS BRANCHES as in the paper, on eight GPUs:
 
-      btnet-train fit btnet --data train.rec --out run --devices 8 --precision bf16-mixed
+    \b
+      btnet-train fit btnet --data train.rec --out run \\
+        --devices 8 --precision bf16-mixed
 
-    A run that was interrupted, by Ctrl-C, by --stop-after or by a power cut, is resumed by the same command, and
-    ends with the same weights. RUN/run.json says with what it was made; each network has a folder RUN/R with its
-    state, losses.csv, losses.png, TensorBoard logs and, at the end, network.safetensors.
-    """
+    LEARN FROM ANOTHER MODEL, any in ONNX:
+
+    \b
+      btnet-train fit distil --teacher model.onnx --unlabeled faces/ --out run
+
+    FINE-TUNE on other people:
+
+    \b
+      btnet-train fit finetune --previous run --data other/ --out run2
+
+    RECIPES are TOML files; 'btnet-train recipes' lists those that come along, 'btnet-train recipes NAME' shows one. One
+    of your own may begin with base = "btnet" and change some keys; --set stages.trunk.schedule.epochs=5 changes one.
+
+    FACES are square crops of any size. --data and --unlabeled may be given more than once. All are resampled as the
+    engine does it.
+
+    INTERRUPTIONS, by Ctrl-C, --stop-after or a power cut, do no harm: the same command goes on, and ends with the same
+    weights. --save-minutes says how much a power cut may cost.
+
+    FILES: RUN/run.json says with what the run was made. Each network has a folder RUN/R with its state, losses.csv,
+    losses.png, TensorBoard logs and, at the end, network.safetensors. RUN/NAME.btnet is for the engine.
+
+    More is in docs/training.md.
+    """  # noqa: D301 - the character \b tells Click not to rewrap
     started = time.monotonic()
     logging.basicConfig(level=logging.INFO, format="btnet-train: %(message)s", stream=sys.stderr)
-    from lightning_fabric import Fabric
-
     from btnet_train import recipes
-    from btnet_train.fit import Inputs, start_run, write_model
+    from btnet_train.fit import Inputs, check_inputs, start_run, write_model
     from btnet_train.fit import fit as carry_out
     from btnet_train.trainer import Execution
 
     plan = recipes.load(recipe, dict(map(_parse_change, changes or [])))
     faces, kept = _open_faces(data or [], unlabeled or [], shared_identities, held_out)
-    fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision.value)
-    fabric.launch()
+    inputs = Inputs(faces, trunk, classifier, previous)
+    check_inputs(plan, inputs, teacher is not None)
+    fabric = _start_fabric(accelerator, devices, precision)
+    model = None
+    if teacher is not None:
+        from btnet_train.teacher import Teacher
+
+        model = Teacher(teacher, mean=_numbers(teacher_mean), std=_numbers(teacher_std), color=teacher_color.value)
     description = {
         "recipe": plan.to_dict(),
         "faces": faces.digest,
-        "teacher": teacher and teacher.name,
+        "teacher": model and model.digest,
         "trunk": trunk and str(trunk),
+        "classifier": classifier and str(classifier),
+        "previous": previous and str(previous),
         "seed": seed,
         "held_out": held_out,
     }
     start_run(fabric, out, description, _environment(fabric))
-    teaching = {"mean": _numbers(teacher_mean), "std": _numbers(teacher_std), "color": teacher_color.value}
-    inputs = Inputs(
-        faces,
-        trunk,
-        classifier,
-        previous,
-        targets=_targets(fabric, teacher, teaching, faces, targets or out),
-        validate=_validation(fabric, kept, plan),
+    inputs = replace(
+        inputs, targets=_targets(fabric, model, faces, targets or out), validate=_validation(fabric, kept, plan)
     )
     execution = Execution(
         micro_batches=micro_batches,
@@ -176,15 +206,29 @@ def _open_faces(data: list[Path], unlabeled: list[Path], shared: bool, held_out:
     return faces.without(chosen), faces.only(chosen)
 
 
-def _targets(fabric: "Fabric", teacher: Path | None, options: dict[str, Any], faces: "Faces", folder: Path) -> Any:
+def _start_fabric(accelerator: str, devices: int, precision: Precision) -> "Fabric":
+    """Start a process for each device. Raises ValueError for devices that are not there."""
+    from lightning_fabric import Fabric
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision.value)
+    except (RuntimeError, MisconfigurationException) as error:
+        raise ValueError(f"--accelerator {accelerator} --devices {devices} cannot be used: {error}") from error
+    fabric.launch()
+    if not fabric.is_global_zero:
+        logging.getLogger().setLevel(logging.WARNING)  # what all have to say is said once
+    return fabric
+
+
+def _targets(fabric: "Fabric", teacher: "Teacher | None", faces: "Faces", folder: Path) -> Any:
     """The teacher's embeddings of all faces; computed by one process, read by all."""
     if teacher is None:
         return None
-    from btnet_train.teacher import Teacher, teacher_targets
+    from btnet_train.teacher import teacher_targets
 
-    model = Teacher(teacher, **options)
     with fabric.rank_zero_first(local=True):
-        return teacher_targets(model, faces, folder)
+        return teacher_targets(teacher, faces, folder)
 
 
 def _validation(fabric: "Fabric", faces: "Faces | None", plan: "Recipe") -> Any:

@@ -19,18 +19,18 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from btnet_train.accounting import mac_count, parameter_count
 from btnet_train.branches import fix_trunk, start_from
-from btnet_train.checkpoint import CheckpointError, load_checkpoint
+from btnet_train.checkpoint import CheckpointError, load_checkpoint, read_tensors
 from btnet_train.losses import Classifier
 from btnet_train.networks import CANONICAL, IResNet
 from btnet_train.objective import Heads, Objective
 from btnet_train.recipes import Network, Recipe, RecipeError, Stage
 from btnet_train.run_state import load_tensors, save_tensors
 from btnet_train.sources import Faces
-from btnet_train.trainer import Execution, Training
+from btnet_train.trainer import STATE, Execution, Training
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +44,9 @@ class Inputs:
     """What a run is given beside its recipe.
 
     trunk: a checkpoint, or the folder RUN/112 of another run with its heads; the stage of resolution 112 is then
-    left out. classifier: a file with the trunk's classifier. previous: the folder of the run that "previous"
-    means. targets: the teacher's embeddings of `faces`. validate: called with a network and its trunk, if there is one.
+    left out. classifier: a file with the trunk's classifier, its rows in the order of `faces.classes`. previous: the
+    folder of the run that "previous" means. targets: the teacher's embeddings of `faces`. validate: called with a
+    network and its trunk, if there is one.
     """
 
     faces: Faces
@@ -62,7 +63,7 @@ def fit(fabric: Fabric, recipe: Recipe, run: Path, inputs: Inputs, execution: Ex
     The trunk is among them, where there is one. Raises RecipeError for inputs that the recipe lacks,
     CheckpointError, TrainingError, Interrupted, DataError, OSError.
     """
-    _check_inputs(recipe, inputs)
+    check_inputs(recipe, inputs, inputs.targets is not None)
     networks = {} if inputs.trunk is None else {CANONICAL: _file(inputs.trunk, NETWORK)}
     for name, stage in recipe.stages.items():
         for resolution in stage.resolutions:
@@ -79,20 +80,29 @@ def fit(fabric: Fabric, recipe: Recipe, run: Path, inputs: Inputs, execution: Ex
     return networks
 
 
-def _check_inputs(recipe: Recipe, inputs: Inputs) -> None:
+def check_inputs(recipe: Recipe, inputs: Inputs, teacher: bool) -> None:
+    """Raise RecipeError for inputs that the recipe lacks. teacher: whether there will be targets."""
     stages = recipe.stages.values()
-    trains_trunk = any(CANONICAL in stage.resolutions for stage in stages)
+    has_trunk = inputs.trunk is not None
     for name, stage in recipe.stages.items():
         needs_trunk = stage.start == "trunk" or stage.fixed_trunk or stage.distillation is not None
-        if needs_trunk and not trains_trunk and inputs.trunk is None:
-            raise RecipeError(f"stage {name} needs a trunk: give --trunk, a checkpoint or the folder of a run")
+        if needs_trunk and not has_trunk:
+            raise RecipeError(
+                f"stage {name} needs a trunk, trained before it or given: --trunk FILE or --trunk RUN/112"
+            )
+        has_trunk |= CANONICAL in stage.resolutions
         if stage.start == "previous" and inputs.previous is None:
             raise RecipeError(f"stage {name} starts from an earlier run: give --previous, its folder")
-        if stage.teacher is not None and inputs.targets is None:
+        if stage.start == "previous" and inputs.previous is not None:
+            for resolution in stage.resolutions:
+                file = inputs.previous / str(resolution) / NETWORK
+                if not file.is_file() and not (resolution == CANONICAL and inputs.trunk):
+                    raise RecipeError(f"stage {name} starts from an earlier run, but there is no {file}")
+        if stage.teacher is not None and not teacher:
             raise RecipeError(f"stage {name} has a teacher's loss: give --teacher, an ONNX file")
         if stage.classification is not None and not inputs.faces.classes:
             raise RecipeError(f"stage {name} classifies, but the faces have no identities: give --data")
-    if inputs.targets is not None and all(stage.teacher is None for stage in stages):
+    if teacher and all(stage.teacher is None for stage in stages):
         raise RecipeError("--teacher is given, but no stage has a teacher's loss")
 
 
@@ -169,18 +179,18 @@ class _Job:
 
     def _load_head(self, head: nn.Module, name: str, given: Path | None) -> None:
         path = given or (None if self.trunk_file is None else self.trunk_file.with_name(HEADS))
-        if path is None or not path.exists():
+        if path is None or (given is None and not path.exists()):
             raise RecipeError(
                 f"the trunk comes without the {name} that the stage freezes: give --trunk RUN/112"
                 + (" or --classifier" if name == "classifier" else "")
             )
-        tensors, facts = load_tensors(path)
-        weight = tensors.get(f"{name}.weight")
+        weight, classes = _read_head(path, name)
         expected = tuple(head.get_parameter("weight").shape)
-        if weight is None or tuple(weight.shape) != expected:
-            found = "nothing" if weight is None else tuple(weight.shape)
-            raise CheckpointError(f"{path} has {found} as {name}.weight, expected {expected} for these faces")
-        if name == "classifier" and facts["classes"] != list(self.inputs.faces.classes):
+        if tuple(weight.shape) != expected:
+            raise CheckpointError(
+                f"{path} has {tuple(weight.shape)} as weight of the {name}, expected {expected} for these faces"
+            )
+        if name == "classifier" and classes not in (None, list(self.inputs.faces.classes)):
             raise CheckpointError(f"{path} was trained on other identities than the faces given")
         head.load_state_dict({"weight": weight}, strict=False)
 
@@ -192,6 +202,21 @@ class _Job:
         cost = {"parameters": parameter_count(network), "gmacs": mac_count(network) / 1e9}
         kept = {key: value for key, value in facts.items() if key not in ("sums", "count")}
         write_json(folder / RESULT, {"resolution": self.resolution, **kept, **cost})
+
+
+def _read_head(path: Path, name: str) -> tuple[Tensor, list[str] | None]:
+    """Return the weight of a head, and the identities that it was trained on if the file is that of a run.
+
+    Any other file must hold one matrix, (classes, dim), such as the "weight" that arcface_torch saves.
+    """
+    tensors = read_tensors(path, ("state_dict_softmax_fc",))
+    if f"{name}.weight" in tensors:
+        tensors, facts = load_tensors(path)
+        return tensors[f"{name}.weight"], facts["classes"]
+    matrices = [tensor for tensor in tensors.values() if tensor.ndim == 2]
+    if len(matrices) != 1:
+        raise CheckpointError(f"{path} holds {len(matrices)} matrices, expected one, the weight of the {name}")
+    return matrices[0], None
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -207,19 +232,22 @@ def _file(path: Path, name: str) -> Path:
 
 
 def start_run(fabric: Fabric, run: Path, description: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
-    """Write RUN/run.json, or check that the run that is there is the same one. Raises RecipeError, OSError."""
+    """Write RUN/run.json, or check that the run that is there is the same one, if anything of it is trained yet.
+
+    Raises RecipeError, OSError.
+    """
     path = run / "run.json"
+    plain = json.loads(json.dumps(description))
+    environments = [environment]
+    if path.exists() and any(run.glob(f"*/{STATE}")):
+        before = json.loads(path.read_text(encoding="utf-8"))
+        differing = [key for key in plain if before.get(key) != plain[key]]
+        if differing:
+            raise RecipeError(f"{run} is a run with another {', '.join(differing)}: give another --out")
+        environments = [*before["environments"], environment]
+    fabric.barrier()  # every process has read it, and refuses it alike
     if fabric.is_global_zero:
-        plain = json.loads(json.dumps(description))
-        if path.exists():
-            before = json.loads(path.read_text(encoding="utf-8"))
-            differing = [key for key in plain if before.get(key) != plain[key]]
-            if differing:
-                raise RecipeError(f"{run} is a run with another {', '.join(differing)}: give another --out")
-            environments = [*before["environments"], environment]
-        else:
-            run.mkdir(parents=True, exist_ok=True)
-            environments = [environment]
+        run.mkdir(parents=True, exist_ok=True)
         write_json(path, {**plain, "environments": environments})
     fabric.barrier()
 

@@ -54,7 +54,7 @@ class Classifier(nn.Module):
             raise ValueError(f"dim must be at least 1, got {dim!r}")
         if not 0 < scale < math.inf:
             raise ValueError(f"scale must be positive and finite, got {scale!r}")
-        _check_margin(loss, margin)
+        check_margin(loss, margin)
         self.loss, self.classes, self.dim, self.margin, self.scale = loss, classes, dim, margin, scale
         self.weight = nn.Parameter(torch.empty(classes, dim))
         nn.init.normal_(self.weight, std=_INITIAL_DEVIATION)
@@ -111,7 +111,7 @@ class Classifier(nn.Module):
         return self.scale * logits.scatter(1, labels[:, None], target)
 
 
-def _check_margin(loss: str, margin: float) -> None:
+def check_margin(loss: str, margin: float) -> None:
     """Raise ValueError for a margin with which the loss is not defined, or is not what its paper means."""
     if loss == "sphereface":
         valid, expected = margin in range(1, 9), "a whole number from 1 to 8"

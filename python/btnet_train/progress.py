@@ -54,12 +54,9 @@ class Progress:
             from torch.utils.tensorboard import SummaryWriter
 
             folder.mkdir(parents=True, exist_ok=True)
-            rows = [row for row in read_values(self._path) if int(row["step"]) <= start]
-            self._file = self._path.open("w", newline="", encoding="utf-8")
+            _keep_until(self._path, start)
+            self._file = self._path.open("a", newline="", encoding="utf-8")
             self._writer = csv.DictWriter(self._file, _COLUMNS)
-            self._writer.writeheader()
-            self._writer.writerows(rows)
-            self._file.flush()
             self._board: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
 
     def advance(self) -> None:
@@ -99,6 +96,17 @@ def read_values(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(newline="", encoding="utf-8") as file:
         return [row for row in csv.DictReader(file) if None not in row.values()]
+
+
+def _keep_until(path: Path, step: int) -> None:
+    """Drop the rows of a losses.csv after a step; a new one gets its header. The file changes whole or not at all."""
+    rows = [row for row in read_values(path) if int(row["step"]) <= step]
+    part = path.with_name(f".{path.name}.part")
+    with part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, _COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    part.rename(path)
 
 
 def plot_values(folder: Path) -> Path:

@@ -11,9 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, StrictBool, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from btnet_train.losses import check_margin
 from btnet_train.networks import CANONICAL, RESOLUTIONS, UNITS, coupling_stage
 
 if sys.version_info >= (3, 11):
@@ -26,10 +27,12 @@ FOLDER = Path(__file__).with_name("recipe_files")
 
 _STRICT = ConfigDict(extra="forbid")
 
-Positive: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Whole: TypeAlias = Annotated[int, Field(ge=1)]
-Side: TypeAlias = Annotated[int, Field(ge=1, le=CANONICAL)]
+# Strict: "0.1" and true are no numbers, and "no" is no truth value.
+Positive: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+NotNegative: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+Fraction: TypeAlias = Annotated[float, Field(ge=0, lt=1, strict=True)]
+Whole: TypeAlias = Annotated[int, Field(ge=1, strict=True)]
+Side: TypeAlias = Annotated[int, Field(ge=1, le=CANONICAL, strict=True)]
 
 
 class RecipeError(ValueError):
@@ -47,7 +50,7 @@ class View:
 
     resolutions: tuple[Side, ...]
     weights: tuple[Positive, ...] = ()
-    native: bool = False
+    native: StrictBool = False
 
     def __post_init__(self) -> None:
         if not self.resolutions:
@@ -67,7 +70,7 @@ class Network:
     arch: str = "res50"
     width: Positive = 1.0
     dim: Whole = 512
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: Fraction = 0.0
 
     def __post_init__(self) -> None:
         if self.arch not in UNITS:
@@ -86,7 +89,10 @@ class Classification:
     margin: NotNegative = 0.5
     scale: Positive = 64.0
     weight: Positive = 1.0
-    frozen: bool = False
+    frozen: StrictBool = False
+
+    def __post_init__(self) -> None:
+        check_margin(self.loss, self.margin)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -109,6 +115,10 @@ class Distillation:
     embedding: NotNegative = 0.0
     embedding_loss: Literal["mse", "cosine"] = "mse"
 
+    def __post_init__(self) -> None:
+        if not (self.maps or self.embedding):
+            raise ValueError("maps or embedding must be above 0")
+
 
 @dataclass(frozen=True, config=_STRICT)
 class TeacherLoss:
@@ -121,7 +131,7 @@ class TeacherLoss:
 
     cosine: NotNegative = 1.0
     similarity: NotNegative = 0.0
-    frozen: bool = False
+    frozen: StrictBool = False
 
     def __post_init__(self) -> None:
         if not (self.cosine or self.similarity):
@@ -134,7 +144,7 @@ class Optimizer:
 
     name: Literal["sgd", "adamw"] = "sgd"
     lr: Positive = 0.1
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    momentum: Fraction = 0.9
     weight_decay: NotNegative = 5e-4
     clip: Positive = 5.0
 
@@ -169,12 +179,12 @@ class Stage:
     coupling_stage: 1 to 4, where the branch joins the trunk if not at the stage of its own size.
     """
 
-    resolutions: tuple[int, ...] = (CANONICAL,)
+    resolutions: tuple[Whole, ...] = (CANONICAL,)
     views: tuple[View, ...] = ()
     start: Literal["scratch", "trunk", "previous"] = "scratch"
-    fixed_trunk: bool = False
-    coupling_stage: Annotated[int, Field(ge=1, le=4)] | None = None
-    flip: bool = True
+    fixed_trunk: StrictBool = False
+    coupling_stage: Annotated[int, Field(ge=1, le=4, strict=True)] | None = None
+    flip: StrictBool = True
     classification: Classification | None = None
     pair: Pair | None = None
     distillation: Distillation | None = None
@@ -183,9 +193,13 @@ class Stage:
     schedule: Schedule = Field(default_factory=Schedule)
 
     def __post_init__(self) -> None:
+        if not self.resolutions:
+            raise ValueError("resolutions must name at least one")
         for resolution in self.resolutions:
             if resolution not in RESOLUTIONS:
                 raise ValueError(f"no stage can couple to resolution {resolution}: they are {RESOLUTIONS}")
+            if any(resolution != (view.resolutions[0] if view.native else CANONICAL) for view in self.views):
+                raise ValueError(f"views must give images of {resolution} px, the size that the network takes")
         if CANONICAL in self.resolutions and (self.fixed_trunk or self.distillation or self.start == "trunk"):
             raise ValueError("the trunk, resolution 112, cannot start from itself, be fixed or be distilled")
         if self.fixed_trunk and self.start == "scratch":

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from btnet_train.checkpoint import CheckpointError
+from btnet_train.checkpoint import CheckpointError, differences
 
 _FACTS = "facts"
 _OPTIMIZER = "optimizer."
@@ -31,8 +31,10 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, 
             os.fsync(file.fileno())
         part.rename(path)
     except OSError as error:
+        rest = "; the one before is intact" if path.exists() else ""
+        raise OSError(error.errno, f"{path} cannot be saved ({error.strerror}){rest}") from error
+    finally:
         part.unlink(missing_ok=True)
-        raise OSError(error.errno, f"{path} cannot be saved ({error.strerror}); the one before is intact") from error
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -63,11 +65,9 @@ def load_run(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) ->
     """
     tensors, facts = load_tensors(path)
     state = {name.removeprefix(_MODULE): tensor for name, tensor in tensors.items() if name.startswith(_MODULE)}
-    expected = {name: tensor.shape for name, tensor in module.state_dict().items()}
-    found = {name: tensor.shape for name, tensor in state.items()}
-    if found != expected:
-        differing = sorted({name for name, _ in found.items() ^ expected.items()})
-        raise CheckpointError(f"{path} is of another run: {len(differing)} tensors differ, such as {differing[0]}")
+    problems = differences(state, module.state_dict())
+    if problems:
+        raise CheckpointError(f"{path} is of another run: {'; '.join(problems)}")
     module.load_state_dict(state)
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():

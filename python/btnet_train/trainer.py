@@ -90,6 +90,8 @@ class Training:
 
     def run(self) -> dict[str, Any]:
         """Train to the end and return facts: steps, images, seconds. Raises Interrupted, TrainingError, OSError."""
+        # Before the optimiser's state is read: it goes where the parameters are.
+        self._objective.to(self._fabric.device)
         start = self._resume()
         network = self._objective.network
         network.to(memory_format=self._layout)  # type: ignore[call-overload]
@@ -105,6 +107,7 @@ class Training:
         with (
             Progress(self._folder, title, start, self._steps, schedule.batch_size, writes) as progress,
             _stop_signals() as stopped,
+            _lost_processes(),
         ):
             for step, parts in self._by_step(start):
                 factor = rate(step, self._steps, self._per_epoch, schedule)
@@ -119,6 +122,8 @@ class Training:
                 self._log(progress, step + 1, factor)
                 if stop and step + 1 < self._steps:
                     self._save(step + 1)
+                    # A process that ends before the others is taken for a failure, and they are killed.
+                    self._fabric.barrier()
                     raise Interrupted(f"stopped after step {step + 1} of {self._steps}; the same command goes on")
                 if moment - saved > 60 * self._execution.save_minutes:
                     self._save(step + 1)
@@ -222,10 +227,10 @@ class Training:
 
     def _not_finite(self, step: int, values: Mapping[str, float]) -> str:
         wrong = ", ".join(f"{name} {value}" for name, value in values.items() if not math.isfinite(value))
-        return (
-            f"step {step + 1} of {self._steps} gave {wrong}: lower optimizer.lr or lengthen schedule.warmup_epochs; "
-            f"the last good state is {self._folder / STATE}"
-        )
+        state = self._folder / STATE
+        last = f"the last good state is {state}" if state.exists() else "no state has been saved yet"
+        advice = "lower optimizer.lr or lengthen schedule.warmup_epochs"
+        return f"step {step + 1} of {self._steps} gave {wrong}: {advice}; {last}"
 
     def _log(self, progress: Progress, step: int, factor: float) -> None:
         values = {}
@@ -237,6 +242,17 @@ class Training:
             self._objective.train()
         if values:
             progress.write(step, step / self._per_epoch, self._stage.optimizer.lr * factor, values)
+
+
+@contextmanager
+def _lost_processes() -> Iterator[None]:
+    """Say in a sentence that another process has ended, which has said why."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "closed by peer" not in str(error):
+            raise
+        raise TrainingError("another process of this training has ended, and so does this one") from error
 
 
 @contextmanager

@@ -69,6 +69,7 @@ class HeldOut:
 
     def _of_trunk(self, trunk: IResNet) -> NDArray[np.float32]:
         if id(trunk) not in self._trunks:
+            trunk.to(self._fabric.device)
             self._trunks = {id(trunk): self._embed(trunk, lambda image: image)}
         return self._trunks[id(trunk)]
 

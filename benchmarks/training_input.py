@@ -1,0 +1,83 @@
+"""Does the input hold training up? Images/s of training steps on faces as they come, against one constant batch.
+
+    python benchmarks/training_input.py --data ZIP [--width 0.25] [--batch 64] [--rounds 7] [--steps 12]
+
+Rounds of steps on new batches (decoded, degraded to five resolutions and flipped by one worker process) and of steps
+on one batch that stays in memory take turns. The first steps of a round are not timed: they take batches that the
+worker made during the other round. Writes results/training_input.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Iterator
+from itertools import repeat
+from pathlib import Path
+
+import torch
+
+from btnet_train.batches import Batch, Batches
+from btnet_train.losses import Classifier
+from btnet_train.networks import IResNet
+from btnet_train.objective import Heads, Objective
+from btnet_train.optimization import build_optimizer
+from btnet_train.recipes import load
+from btnet_train.sources import Faces
+from common import summary, write
+
+UNTIMED = 5  # a worker is at most two batches ahead, and one is being made
+
+
+def seconds_per_step(
+    objective: Objective, optimizer: torch.optim.Optimizer, batches: Iterator[Batch], steps: int
+) -> float:
+    """Seconds of a step, fetching its batch included."""
+    for step in range(UNTIMED + steps):
+        if step == UNTIMED:
+            start = time.perf_counter()
+        batch = next(batches)
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            losses = objective(batch.views, batch.labels, None)
+        losses["loss"].backward()
+        optimizer.step()
+    return (time.perf_counter() - start) / steps
+
+
+def main() -> None:
+    """Measure, and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--width", type=float, default=0.25)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=12)
+    options = parser.parse_args()
+    stage = load("phi_mr").stages["trunk"]
+    faces = Faces([options.data])
+    network = IResNet("res50", options.width).to(memory_format=torch.channels_last)
+    network.compile()
+    heads = Heads(Classifier("cosface", len(faces.classes), network.dim, margin=0.2, scale=32.0))
+    objective = Objective(stage, network, heads)
+    optimizer = build_optimizer(objective.parameters(), stage.optimizer)
+    steps = range((options.rounds + 1) * (UNTIMED + options.steps))
+    new = iter(Batches(faces, stage.views, batch_size=options.batch, seed=0, steps=steps, workers=1))
+    first = next(new)
+    ways = {"new": new, "constant": repeat(first)}
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    seconds_per_step(objective, optimizer, ways["constant"], 1)
+    for _ in range(options.rounds):
+        for way, batches in ways.items():
+            seconds[way].append(seconds_per_step(objective, optimizer, batches, options.steps))
+    ratios = [new / constant for new, constant in zip(seconds["new"], seconds["constant"], strict=True)]
+    rates = {f"{way}_images_per_second": options.batch / statistics.median(times) for way, times in seconds.items()}
+    write(
+        "training_input",
+        {"width": options.width, "batch": options.batch, "faces": len(faces), **rates, "time_ratio": summary(ratios)},
+    )
+
+
+if __name__ == "__main__":
+    main()

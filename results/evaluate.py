@@ -1,0 +1,194 @@
+"""Measure the models that train.py trained, as they are shipped, and write res50.json.
+
+    python results/evaluate.py RUNS [--data FOLDER] [--bundle res50.btnet]
+
+Each model is written as a bundle, weights in half precision, and embeds the faces of val_pairs through
+btnet_ext.Engine, with flip. Models of one network get images degraded to r and up to 112 again; models with a network
+for r get the image at r x r. With --bundle that of btnet is written there with its results, for the package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import os
+import sys
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from btnet_eval.gains import cross_resolution_gain, same_resolution_gain
+from btnet_eval.verification import Pairs, cross_resolution, read_pairs
+from btnet_ext import Engine, degrade, resize
+from btnet_train.accounting import branch_parameter_count
+from btnet_train.checkpoint import load_checkpoint
+from btnet_train.export import write_bundle
+from btnet_train.networks import IResNet
+from btnet_train.teacher import Teacher
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+from common import machine
+from train import TEACHER_MEAN, TEACHER_STD
+
+RESULT = Path(__file__).with_name("res50.json")
+LICENSE = "LicenseRef-btnet-weights-research-use"
+SIDES = (28, 14, 7)
+COLUMNS = [(112, 112), (112, 28), (112, 14), (112, 7), (28, 28), (14, 14), (7, 7)]
+
+# Which run each network of a model comes from. phi_mm's network for 112 px is phi_hr, btnet's trunk is phi_mr.
+MODELS = {
+    "phi_hr": {112: "phi_hr"},
+    "phi_mr": {112: "phi_mr"},
+    "phi_mm": {112: "phi_hr", 28: "phi_mm", 14: "phi_mm", 7: "phi_mm"},
+    "btnet": {112: "phi_mr", 28: "btnet", 14: "btnet", 7: "btnet"},
+}
+
+Images: TypeAlias = list[NDArray[np.uint8]]
+Rows: TypeAlias = NDArray[np.float32]
+
+
+class Faces:
+    """The distinct faces of the pairs, and where both sides of each pair are among them."""
+
+    def __init__(self, archive: Path, pairs: Pairs) -> None:
+        names = sorted({*pairs.paths_a, *pairs.paths_b})
+        with zipfile.ZipFile(archive) as members:
+            self.images = [np.asarray(Image.open(io.BytesIO(members.read(name))).convert("RGB")) for name in names]
+        places = {name: place for place, name in enumerate(names)}
+        self.sides = [np.array([places[name] for name in paths]) for paths in (pairs.paths_a, pairs.paths_b)]
+        self.pairs = pairs
+
+    def accuracies(self, rows: Mapping[int, Rows]) -> dict[str, dict[str, float]]:
+        """Mean and standard deviation in percent for every column, from the embeddings at each resolution."""
+        sides = {r: (rows[r][self.sides[0]], rows[r][self.sides[1]]) for r in rows}
+        result = {}
+        for first, second in COLUMNS:
+            measured = cross_resolution(sides[first], sides[second], self.pairs.same, self.pairs.folds)
+            result[f"{first}&{second}"] = {"mean": 100 * measured.mean, "std": 100 * measured.std}
+        return result
+
+
+def embed_all(embed: Callable[[Images], Rows], images: Images, native: bool) -> dict[int, Rows]:
+    """Embeddings of all images at 112 px and at the resolutions of the branches."""
+    rows = {112: embed(images)}
+    for side in SIDES:
+        rows[side] = embed([resize(image, (side, side)) if native else degrade(image, side) for image in images])
+    return rows
+
+
+def load_networks(runs: Path, sources: Mapping[int, str]) -> dict[int, IResNet]:
+    """The networks of a model by resolution."""
+    return {r: load_checkpoint(runs / run / str(r) / "network.safetensors", r) for r, run in sources.items()}
+
+
+def describe(runs: Path, sources: Mapping[int, str], networks: Mapping[int, IResNet]) -> dict[str, Any]:
+    """What each network cost: parameters, GMACs, images and seconds of training."""
+    described = {}
+    for side, run in sources.items():
+        result = json.loads((runs / run / str(side) / "result.json").read_text())
+        result = {key: result[key] for key in ("parameters", "gmacs", "images", "seconds")}
+        if run == "btnet":
+            result["parameters"] = branch_parameter_count(networks[side])
+        described[str(side)] = result
+    return described
+
+
+def curve(path: Path, points: int = 200) -> dict[str, list[list[float]]]:
+    """Values of a losses.csv by name, as [epoch, value], thinned out."""
+    values: dict[str, list[list[float]]] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            values.setdefault(row["name"], []).append([float(row["epoch"]), round(float(row["value"]), 4)])
+    return {name: rows[:: max(1, len(rows) // points)] for name, rows in values.items()}
+
+
+def gains(models: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, float | None]]:
+    """Gains of btnet over phi_hr, by column."""
+    of: dict[str, dict[str, float | None]] = {"cross": {}, "same": {}}
+    for first, second in COLUMNS[1:]:
+        name = f"{first}&{second}"
+        value = {model: models[model]["accuracy"][name]["mean"] for model in models}
+        if first == second:
+            of["same"][name] = same_resolution_gain(value["btnet"], value["phi_hr"], value["phi_mm"])
+        else:
+            of["cross"][name] = cross_resolution_gain(value["btnet"], value["phi_hr"], value["phi_mr"])
+    return of
+
+
+def write_model(path: Path, networks: Mapping[int, IResNet], training: Mapping[str, Any]) -> Path:
+    """Write a bundle with weights in half precision."""
+    return write_bundle(
+        path,
+        networks,
+        name=path.name.removesuffix(".btnet"),
+        license=LICENSE,
+        training=training,
+        storage="f16",
+        overwrite=True,
+    )
+
+
+def main() -> None:
+    """Evaluate, and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument(
+        "--data", type=Path, default=os.environ.get("BTNET_DATA"), required="BTNET_DATA" not in os.environ
+    )
+    parser.add_argument("--bundle", type=Path)
+    arguments = parser.parse_args()
+    runs, data = arguments.runs, Path(arguments.data)
+    faces = Faces(data / "celeba/val112.zip", read_pairs(data / "celeba/val_pairs.tsv"))
+    models: dict[str, dict[str, Any]] = {}
+    (runs / "bundles").mkdir(exist_ok=True)
+    for model, sources in MODELS.items():
+        networks = load_networks(runs, sources)
+        bundle = write_model(runs / "bundles" / f"{model}.btnet", networks, {"method": model})
+        engine = Engine(bundle)
+        rows = embed_all(lambda images, engine=engine: engine.embed(images, flip=True), faces.images, len(sources) > 1)
+        models[model] = {
+            "accuracy": faces.accuracies(rows),
+            "networks": describe(runs, sources, networks),
+            "curves": {f"{run}/{r}": curve(runs / run / str(r) / "losses.csv") for r, run in sources.items()},
+        }
+    mean, std = (tuple(map(float, text.split(","))) for text in (TEACHER_MEAN, TEACHER_STD))
+    teacher = Teacher(data / "teacher/mobilefacenet.onnx", mean=mean, std=std)
+    teacher_rows = embed_all(lambda images: embed_flipped(teacher, np.stack(images)), faces.images, native=False)
+    result = {
+        "pairs": len(faces.pairs),
+        "models": models,
+        "gains": gains(models),
+        "teacher": {"accuracy": faces.accuracies(teacher_rows)},
+    }
+    RESULT.write_text(json.dumps({"machine": machine(), **result}, indent=1) + "\n")
+    if arguments.bundle:
+        write_model(arguments.bundle, load_networks(runs, MODELS["btnet"]), shipped(models["btnet"]))
+
+
+def embed_flipped(teacher: Teacher, images: NDArray[np.uint8]) -> Rows:
+    """Sum of the teacher's embeddings of images and mirror images."""
+    total: Rows = teacher.embed(images) + teacher.embed(np.ascontiguousarray(images[:, :, ::-1]))
+    return total
+
+
+def shipped(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What model.json of the shipped bundle says under "training"."""
+    return {
+        "demonstration": True,
+        "method": "BTNet (He et al., BMVC 2023), with results/recipes/phi_mr.toml and btnet.toml",
+        "data": "CelebA (16,997 faces at 112 px, 28,750 at 56 px), UTKFace (19,526, without identities), and a public "
+        "MobileFaceNet as teacher",
+        "accuracy on val_pairs, percent": {name: round(value["mean"], 2) for name, value in model["accuracy"].items()},
+        "networks": model["networks"],
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,263 @@
+"""The commands btnet-train fit and recipes: what they say, what they refuse, and which runs they go on with."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+from face_files import png, write_folder
+from onnx_teachers import DIM, write_model
+from tiny_training import SMALL, schedule, tensors, values, write_faces
+
+from btnet_ext import Bundle
+from btnet_train import recipes
+from btnet_train.cli import main
+
+Call: TypeAlias = Callable[..., tuple[int, str, list[str]]]
+
+SHORT = [f"--set={key}={value}" for key, value in {**SMALL, **schedule("trunk", 0.4)}.items()]
+TEACH = ["--set=stages.trunk.teacher.cosine=1"]
+HOW = ["--accelerator", "cpu", "--workers", 0]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_faces(tmp_path_factory.mktemp("faces") / "set", identities=8)
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run btnet-train in this process: status, stdout, and the lines of stderr that are the command's own."""
+
+    def run(*arguments: object) -> tuple[int, str, list[str]]:
+        monkeypatch.setattr(sys, "argv", ["btnet-train", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        out, err = capsys.readouterr()
+        start = "btnet-train: "
+        return (
+            int(caught.value.code or 0),
+            out,
+            [line[len(start) :] for line in err.splitlines() if line.startswith(start)],
+        )
+
+    return run
+
+
+def fail(call: Call, status: int, *arguments: object) -> str:
+    """Return the only line that the command says."""
+    code, out, lines = call(*arguments)
+    assert (code, out, len(lines)) == (status, "", 1), lines
+    return lines[0]
+
+
+@pytest.mark.parametrize("width", [60, 100])
+def test_help_is_a_manual(call: Call, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    code, out, _ = call("fit", "--help")
+    assert code == 0
+    text = " ".join(out.split())
+    for word in ("recipe", "--data", "--unlabeled", "--set KEY=VALUE", "--trunk", "--teacher", "--stop-after"):
+        assert word in text
+    assert "btnet-train fit own_trunk --trunk r50.pt" in text  # the case most users have comes first
+    assert text.index("own_trunk") < text.index("fit btnet ")
+    assert "the same command goes on" in text
+    code, out, _ = call("--help")
+    assert code == 0
+    for command in ("fit", "recipes", "export"):
+        assert re.search(rf"^\s+{command}\b", out, re.MULTILINE)
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.argv = ['btnet-train', 'fit', '--help']; "
+        "from btnet_train.cli import main; main()"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+
+
+def test_a_missing_extra(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: Path) -> None:
+    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
+    said = fail(call, 1, "fit", "phi_hr", "--data", data, "--out", tmp_path / "run")
+    assert said == "lightning_fabric is not installed: pip install 'btnet-ext[train]'"
+
+
+def test_recipes(call: Call) -> None:
+    code, out, _ = call("recipes")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == recipes.names()
+    assert all(recipes.load(line.split()[0]).description in line for line in out.splitlines())
+    code, out, _ = call("recipes", "btnet_published")
+    assert code == 0
+    assert recipes.parse(json.loads(out), "shown") == recipes.load("btnet_published")
+    assert fail(call, 1, "recipes", "nope").startswith("there is no recipe 'nope': give a .toml file or one of ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit"], "Missing argument"),
+        (["fit", "phi_hr"], "Missing option '--out'"),
+        (["fit", "phi_hr", "--out", "o", "--nonsense"], "No such option: --nonsense"),
+        (["fit", "phi_hr", "--out", "o", "--set", "network.width"], "--set must be KEY=VALUE, such as network.width="),
+        (
+            ["fit", "phi_hr", "--out", "o", "--set", "=3"],
+            "--set must be KEY=VALUE, such as network.width=0.25, got '=3'",
+        ),
+        (["fit", "phi_hr", "--out", "o", "--seed", "-1"], "--seed"),
+        (["fit", "phi_hr", "--out", "o", "--seed", 2**40], "--seed"),
+        (["fit", "phi_hr", "--out", "o", "--devices", 0], "--devices"),
+        (["fit", "phi_hr", "--out", "o", "--workers", -1], "--workers"),
+        (["fit", "phi_hr", "--out", "o", "--micro-batches", 0], "--micro-batches"),
+        (["fit", "phi_hr", "--out", "o", "--held-out", -1], "--held-out"),
+        (["fit", "phi_hr", "--out", "o", "--precision", "f64"], "--precision"),
+        (["fit", "phi_hr", "--out", "o", "--teacher-color", "grey"], "--teacher-color"),
+    ],
+)
+def test_usage(call: Call, arguments: list[object], message: str) -> None:
+    assert message in fail(call, 2, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nope"], r"there is no recipe 'nope': .*"),
+        (["nope.toml"], r"there is no recipe 'nope\.toml': .*"),
+        (["phi_hr", "--set", "network.widht=1"], r"recipe phi_hr: network\.widht: is no key of a recipe, got 1"),
+        (["phi_hr", "--set", "network.width=wide"], r"recipe phi_hr: network\.width: .*number, got 'wide'"),
+        (["phi_hr", "--set", "network=1"], r"recipe phi_hr: network: .*, got 1"),
+        (["phi_hr"], r"there are no faces: .*"),
+        (["phi_hr", "--data", "none"], r".*/none does not exist"),
+        (["phi_hr", "--data", "DATA"], r"batch_size must be from 1 to the number of images, 32, got 128"),
+        (["phi_hr", "--data", "DATA", *SHORT, "--micro-batches", 3], r"batch_size must be a multiple of micro_.*"),
+        (["phi_hr", "--unlabeled", "DATA"], r"stage trunk classifies, but the faces have no identities: give --data"),
+        (["phi_hr", "--data", "DATA", "--held-out", 7], r"7 of 8 identities cannot be held out: 2 must be left .*"),
+        (["phi_hr", "--data", "DATA", "--teacher", "t.onnx"], r"--teacher is given, but no stage has a teacher's loss"),
+        (["own_trunk", "--data", "DATA"], r"stage branch needs a trunk, .*"),
+        (["own_trunk", "--data", "DATA", "--trunk", "none.pt"], r".*none\.pt.*"),
+        (["finetune", "--data", "DATA"], r"stage trunk starts from an earlier run: give --previous, its folder"),
+        (
+            ["phi_hr", "--data", "DATA", *SHORT, "--set=network.width=0.3"],
+            r"width must be a positive multiple of 1/64.*",
+        ),
+        (
+            ["phi_hr", "--data", "DATA", *TEACH],
+            r"stage trunk has a teacher's loss: give --teacher, an ONNX file",
+        ),
+        (
+            ["phi_hr", "--data", "DATA", *TEACH, "--teacher", "none.onnx"],
+            r".*none\.onnx.*",
+        ),
+        (
+            ["phi_hr", "--data", "DATA", *TEACH, "--teacher", "TEACHER", "--teacher-std", "0,1,1"],
+            r"std must be three positive, finite numbers, got .*",
+        ),
+        (["phi_hr", "--data", "DATA", "--accelerator", "abacus"], r".*abacus.*"),
+    ],
+)
+def test_errors(call: Call, tmp_path: Path, data: Path, arguments: list[object], message: str) -> None:
+    """Each is a sentence; and nothing of it stands in the way of the command that is meant."""
+    files = {"DATA": data, "TEACHER": tmp_path / "teacher.onnx"}
+    write_model(tmp_path / "teacher.onnx")
+    given = [files.get(str(each), each) for each in arguments]
+    how = HOW if "--accelerator" not in arguments else HOW[2:]
+    said = fail(call, 1, "fit", *given, *how, "--out", tmp_path / "run")
+    assert re.fullmatch(message, said), said
+    code, out, _ = call("fit", "phi_hr", "--data", data, "--out", tmp_path / "run", *HOW, *SHORT, "--stop-after", 0)
+    assert code == 130
+    assert out == ""
+
+
+def test_a_cuda_device_that_is_not_there(call: Call, tmp_path: Path, data: Path) -> None:
+    how = ["--accelerator", "cuda", "--devices", 64]
+    said = fail(call, 1, "fit", "phi_hr", "--data", data, *SHORT, "--out", tmp_path / "run", *how)
+    assert said.startswith("--accelerator cuda --devices 64 cannot be used: ")
+
+
+def test_data_that_cannot_be_used(call: Call, tmp_path: Path) -> None:
+    lonely = write_folder(tmp_path / "set", {"a/1.png": png(1), "a/2.png": png(2), "b/1.png": png(3)})
+    assert "set/b" in fail(call, 1, "fit", "phi_hr", "--data", lonely, "--out", tmp_path / "run")
+    (tmp_path / "cut.zip").write_bytes(b"PK")
+    assert "cut.zip" in fail(call, 1, "fit", "phi_hr", "--data", tmp_path / "cut.zip", "--out", tmp_path / "run")
+
+
+def test_a_whole_run(call: Call, tmp_path: Path, data: Path) -> None:
+    run = tmp_path / "run"
+    held_out = ["--held-out", 4, "--name", "tiny", "--license", "CC0-1.0"]
+    code, out, _ = call("fit", "phi_hr", "--data", data, "--out", run, *HOW, *SHORT, *held_out)
+    assert code == 0
+    assert out == f"{run}/tiny.btnet: resolutions 112\n"
+    bundle = Bundle.open(run / "tiny.btnet")
+    assert (bundle.license, list(bundle.resolutions), bundle.dim, bundle.width) == ("CC0-1.0", [112], 16, 0.125)
+    metadata = json.loads((run / "tiny.btnet/model.json").read_text())
+    assert metadata["training"]["recipe"]["network"]["width"] == 0.125
+    assert metadata["training"]["results"]["112"]["images"] == 8  # 16 faces of 4 people are left: 1.6 steps of 4
+    described = json.loads((run / "run.json").read_text())
+    assert (described["seed"], described["held_out"], described["trunk"]) == (0, 4, None)
+    assert described["faces"] == metadata["training"]["faces"]
+    assert described["recipe"] == json.loads(json.dumps(recipes.load("phi_hr", changes()).to_dict()))
+    (environment,) = described["environments"]
+    assert environment["command"][:2] == ["fit", "phi_hr"]
+    assert {"torch", "numpy", "openvino", "python"} <= set(environment["versions"])
+    measured = {row: values(run / "112", row) for row in ("held out 112&112", "held out 112&7", "held out 7&7")}
+    assert all(len(each) == 1 and 50 <= each[0] <= 100 for each in measured.values())
+
+
+def changes() -> dict[str, object]:
+    pairs = (each.removeprefix("--set=").split("=") for each in SHORT)
+    return {key: recipes.parse_value(value) for key, value in pairs}
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """A run that was stopped after its first step."""
+    run = tmp_path_factory.mktemp("begun") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        command = ["fit", "phi_hr", "--data", data, "--out", run, *HOW, *SHORT, "--stop-after", 0]
+        patch.setattr(sys, "argv", ["btnet-train", *map(str, command)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        assert caught.value.code == 130
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "differing"),
+    [
+        (["phi_hr", "--data", "DATA", "--seed", 1], "seed"),
+        (["phi_hr", "--data", "DATA", "--set=stages.trunk.schedule.batch_size=2"], "recipe"),
+        (["phi_hr", "--data", "DATA", "--set=stages.trunk.optimizer.lr=0.3"], "recipe"),
+        (["phi_mr", "--data", "DATA"], "recipe"),
+        (["phi_hr", "--data", "OTHERS"], "faces"),
+        (["phi_hr", "--data", "DATA", "--unlabeled", "OTHERS"], "faces"),
+        (["phi_hr", "--data", "DATA", "--held-out", 1], "faces, held_out"),
+    ],
+)
+def test_only_the_same_run_goes_on(
+    call: Call, tmp_path: Path, begun: Path, data: Path, arguments: list[object], differing: str
+) -> None:
+    others = write_faces(tmp_path / "others", identities=8, images=5)
+    before = {path: path.read_bytes() for path in (begun / "run.json", begun / "112/state.safetensors")}
+    given = [{"DATA": data, "OTHERS": others}.get(str(each), each) for each in arguments]
+    said = fail(call, 1, "fit", given[0], *SHORT, *given[1:], "--out", begun, *HOW)
+    assert said == f"{begun} is a run with another {differing}: give another --out"
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_another_teacher_is_another_run(call: Call, tmp_path: Path, data: Path) -> None:
+    """Its preparation counts, too: it makes other targets."""
+    model = write_model(tmp_path / "teacher.onnx")
+    command = ["fit", "phi_hr", "--data", data, "--teacher", model, *TEACH, *SHORT, *HOW]
+    command += ["--out", tmp_path / "run", "--targets", tmp_path / "targets"]
+    assert call(*command, "--stop-after", 0)[0] == 130
+    assert "another teacher" in fail(call, 1, *command, "--teacher-mean", "0,0,0")
+    assert "another teacher" in fail(call, 1, *command, "--teacher-color", "bgr")
+    assert len(list((tmp_path / "targets").iterdir())) == 1
+    assert call(*command)[0] == 0
+    heads = tensors(tmp_path / "run/112/heads.safetensors")
+    assert heads["projection.weight"].shape == (DIM, 16)
+    assert len(values(tmp_path / "run/112", "teacher")) == 1
