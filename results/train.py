@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     end = time.monotonic() + 60 * arguments.stop_after
-    environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
     for model in [arguments.only] if arguments.only else MODELS:
         left = (end - time.monotonic()) / 60
         line = [*command(model, arguments.runs, Path(arguments.data)), "--stop-after", f"{left:.3f}"]
