@@ -60,7 +60,7 @@ class Training:
     """The training of one network; `run` starts it, or goes on from the state in `folder`.
 
     targets: the teacher's embeddings (len(faces), D), if the stage has one. validate: called with the network
-    after every epoch; returns numbers by name. facts: kept in the state, such as how the classes are called.
+    after every epoch; returns numbers by name.
     """
 
     def __init__(
