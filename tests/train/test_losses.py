@@ -3,11 +3,11 @@
 import copy
 import math
 import pickle
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from derivatives import finite_differences
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -69,18 +69,6 @@ def draw(seed: int, n: int, classes: int, dim: int) -> tuple[NDArray[np.float64]
     rng = np.random.default_rng(seed)
     x, w = (rng.normal(size=(rows, dim)).astype(np.float32).astype(np.float64) for rows in (n, classes))
     return x, w, rng.integers(classes, size=n)
-
-
-def finite_differences(f: Callable[[], float], array: NDArray[np.float64], step: float = 1e-6) -> NDArray[np.float64]:
-    gradient = np.empty_like(array)
-    for index in np.ndindex(array.shape):
-        before = array[index]
-        array[index] = before + step
-        above = f()
-        array[index] = before - step
-        gradient[index] = (above - f()) / (2 * step)
-        array[index] = before
-    return gradient
 
 
 @pytest.mark.parametrize("loss", LOSSES)
