@@ -36,7 +36,16 @@ class Color(str, Enum):
     bgr = "bgr"
 
 
-_LIBRARIES = ("torch", "lightning-fabric", "pytorch-metric-learning", "btnet-ext", "numpy", "pillow", "openvino")
+_LIBRARIES = (
+    "torch",
+    "lightning-fabric",
+    "pytorch-metric-learning",
+    "pytorch-optimizer",
+    "btnet-ext",
+    "numpy",
+    "pillow",
+    "openvino",
+)
 
 
 def recipes(name: Annotated[str | None, typer.Argument(help="Show this one in full, as JSON.")] = None) -> None:

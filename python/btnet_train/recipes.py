@@ -140,9 +140,14 @@ class TeacherLoss:
 
 @dataclass(frozen=True, config=_STRICT)
 class Optimizer:
-    """SGD with momentum, or AdamW; gradients are clipped to the norm `clip`."""
+    """SGD with momentum, AdamW, or Muon; gradients are clipped to the norm `clip`.
 
-    name: Literal["sgd", "adamw"] = "sgd"
+    Muon (Jordan et al., 2024) orthogonalises the updates of the convolutions' kernels, a row for each output channel,
+    and scales them to the size of AdamW's (Liu et al., arXiv:2502.16982, Eq. 4); all else is left to AdamW with the
+    same lr and weight_decay. `momentum` is that of SGD.
+    """
+
+    name: Literal["sgd", "adamw", "muon"] = "sgd"
     lr: Positive = 0.1
     momentum: Fraction = 0.9
     weight_decay: NotNegative = 5e-4

@@ -17,6 +17,7 @@ from btnet_train.checkpoint import CheckpointError, differences
 _FACTS = "facts"
 _OPTIMIZER = "optimizer."
 _MODULE = "module."
+_GROUP_STEPS = "group_steps"
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -55,7 +56,9 @@ def save_run(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, fa
     tensors = {_MODULE + name: tensor for name, tensor in module.state_dict().items()}
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"{_OPTIMIZER}{index}.{key}": value for key, value in values.items() if isinstance(value, Tensor)}
-    save_tensors(path, tensors, facts)
+    # Some optimisers count the steps of a group, others those of a parameter.
+    steps = [group.get("step") for group in optimizer.param_groups]
+    save_tensors(path, tensors, {**facts, _GROUP_STEPS: steps})
 
 
 def load_run(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -75,4 +78,7 @@ def load_run(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) ->
             index, key = name.removeprefix(_OPTIMIZER).split(".")
             moments.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+    for group, step in zip(optimizer.param_groups, facts.pop(_GROUP_STEPS), strict=True):
+        if step is not None:
+            group["step"] = step
     return facts

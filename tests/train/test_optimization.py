@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pytorch_optimizer import Muon
 from torch import nn
 
 from btnet_train.branches import fix_trunk
@@ -64,25 +66,56 @@ def test_any_schedule_rises_and_then_falls(per_epoch: int, epochs: float, share:
     assert rates[top - 1 :] == sorted(rates[top - 1 :], reverse=True)
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
 def test_only_what_is_trained(name: Any) -> None:
     trunk, network = IResNet("res18", 0.125, dim=16), IResNet("res18", 0.125, 14, dim=16)
     fix_trunk(network, trunk)
     module = nn.ModuleList([network, nn.Linear(3, 3).requires_grad_(False)])
     options = Optimizer(name, lr=0.3, momentum=0.8, weight_decay=0.01)
     optimizer = build_optimizer(module.parameters(), options)
-    (group,) = optimizer.param_groups
+    groups = optimizer.param_groups
+    group = {key: value for one in groups for key, value in one.items()}
+    parameters = [parameter for one in groups for parameter in one["params"]]
     names = {id(parameter): key for key, parameter in network.named_parameters()}
-    found = {names[id(parameter)] for parameter in group["params"]}
-    assert len(found) == len(group["params"])
+    found = {names[id(parameter)] for parameter in parameters}
+    assert len(found) == len(parameters)
     assert {"conv1.weight", "prelu.weight", "layer3.0.prelu.weight", "layer3.1.bn1.weight", "features.bias"} <= found
     for fixed in ("features.weight", "layer3.1.prelu.weight", "layer4.0.downsample.0.weight", "fc.weight", "fc.bias"):
         assert fixed in names.values()
         assert fixed not in found
-    assert (group["lr"], group["weight_decay"]) == (0.3, 0.01)
+    for one in groups:
+        assert (one["lr"], one["weight_decay"]) == (0.3, 0.01)
     if name == "sgd":
         assert type(optimizer) is torch.optim.SGD
         assert (group["momentum"], group["nesterov"], group["dampening"]) == (0.8, False, 0)
     else:
-        assert type(optimizer) is torch.optim.AdamW
+        assert type(optimizer) is (torch.optim.AdamW if name == "adamw" else Muon)
         assert group["betas"] == (0.9, 0.999)
+
+
+def test_muon_moves_kernels_along_orthogonal_matrices_and_all_else_like_adamw() -> None:
+    """The polar factor by NumPy's SVD; after one step of AdamW every element has moved by lr, apart from the decay."""
+    torch.manual_seed(11)
+    wide, tall = nn.Conv2d(3, 8, 3, bias=False), nn.Conv2d(4, 64, 1, bias=False)
+    fixed, linear = nn.Conv2d(2, 2, 1).requires_grad_(False), nn.Linear(8, 5)
+    module = nn.ModuleList([wide, tall, fixed, linear])
+    optimizer = build_optimizer(module.parameters(), Optimizer("muon", lr=0.05, weight_decay=0.2))
+    before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    for parameter in module.parameters():
+        parameter.grad = torch.randn_like(parameter) if parameter.requires_grad else None
+    gradients = {name: p.grad.double().clone() for name, p in module.named_parameters() if p.grad is not None}
+    optimizer.step()
+    moved = {name: p.detach().double() - 0.99 * before[name].double() for name, p in module.named_parameters()}
+
+    for name, size in (("0.weight", 27), ("1.weight", 64)):
+        gradient = gradients[name].flatten(1).numpy()
+        left, _, right = np.linalg.svd(gradient, full_matrices=False)
+        update = moved[name].flatten(1).numpy() / (-0.05 * 0.2 * size**0.5)
+        turned = left.T @ update @ right.T
+        # The five iterations leave the singular values between about 0.7 and 1.2, and bfloat16 rounds.
+        assert np.all((np.diag(turned) > 0.65) & (np.diag(turned) < 1.25))
+        assert np.abs(turned - np.diag(np.diag(turned))).max() < 0.04
+        assert np.abs(left @ turned @ right - update).max() < 0.03
+    for name in ("3.weight", "3.bias"):
+        assert torch.allclose(moved[name], -0.05 * gradients[name].sign(), rtol=0, atol=1e-6)
+    assert torch.equal(fixed.weight, before["2.weight"])

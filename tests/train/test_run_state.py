@@ -159,7 +159,7 @@ def train(trained: nn.ModuleDict, optimizer: torch.optim.Optimizer, steps: range
         optimizer.step()
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
 @pytest.mark.parametrize("width", [0.125, 0.25])
 def test_a_run_goes_on_exactly(path: Path, name: str, width: float) -> None:
     whole = module(width)
