@@ -31,6 +31,7 @@ from btnet_train.recipes import Network, Recipe, RecipeError, Stage
 from btnet_train.run_state import load_tensors, save_tensors
 from btnet_train.sources import Faces
 from btnet_train.trainer import STATE, Execution, Training
+from btnet_train.whole_files import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -220,10 +221,9 @@ def _read_head(path: Path, name: str) -> tuple[Tensor, list[str] | None]:
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write JSON whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    part.rename(path)
+    """Write JSON whole or not at all. Raises OSError."""
+    with whole_file(path) as append:
+        append((json.dumps(data, indent=2) + "\n").encode())
 
 
 def _file(path: Path, name: str) -> Path:

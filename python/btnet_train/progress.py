@@ -1,6 +1,7 @@
 """What can be seen of a run: a progress bar, losses.csv, TensorBoard, and a plot of the losses at the end."""
 
 import csv
+import io
 import logging
 import time
 from collections.abc import Mapping
@@ -9,6 +10,8 @@ from types import TracebackType
 from typing import Any
 
 from tqdm import tqdm
+
+from btnet_train.whole_files import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -101,12 +104,12 @@ def read_values(path: Path) -> list[dict[str, str]]:
 def _keep_until(path: Path, step: int) -> None:
     """Drop the rows of a losses.csv after a step; a new one gets its header. The file changes whole or not at all."""
     rows = [row for row in read_values(path) if int(row["step"]) <= step]
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, _COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-    part.rename(path)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, _COLUMNS)
+    writer.writeheader()
+    writer.writerows(rows)
+    with whole_file(path) as append:
+        append(text.getvalue().encode())
 
 
 def plot_values(folder: Path) -> Path:

@@ -1,8 +1,6 @@
 """Where a run stands, in one safetensors file that is written atomically: tensors by name, and facts as JSON."""
 
 import json
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from btnet_train.checkpoint import CheckpointError, differences
+from btnet_train.whole_files import whole_file
 
 _FACTS = "facts"
 _OPTIMIZER = "optimizer."
@@ -24,18 +23,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, 
     """Write a safetensors file whole or not at all; what was there before stays until then. Raises OSError."""
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     encoded = safetensors.torch.save(content, {_FACTS: json.dumps(facts)})
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with part.open("xb") as file:
-            file.write(encoded)
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(path)
-    except OSError as error:
-        rest = "; the one before is intact" if path.exists() else ""
-        raise OSError(error.errno, f"{path} cannot be saved ({error.strerror}){rest}") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as append:
+        append(encoded)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import os
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +21,7 @@ from tqdm import tqdm
 import btnet_ext
 from btnet_train.image_files import DataError
 from btnet_train.networks import CANONICAL
+from btnet_train.whole_files import whole_file
 
 _BLOCK = 64  # faces in memory at a time
 _LONGEST_REASON = 200  # characters of OpenVINO's, which can fill a screen
@@ -227,30 +227,12 @@ def _compute_targets(path: Path, teacher: Teacher, faces: FaceImages) -> None:
     description = {"descr": "<f4", "fortran_order": False, "shape": (len(faces), teacher.dim)}
     np.lib.format.write_array_header_1_0(header, description)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        # Not buffered: then closing the file writes nothing, and cannot hide the error of a full disk.
-        with part.open("xb", buffering=0) as file, tqdm(total=len(faces), desc="teacher", disable=None) as progress:
-            _write(file, header.getvalue(), path)
-            for start in range(0, len(faces), _BLOCK):
-                indices = range(start, min(start + _BLOCK, len(faces)))
-                _write(file, _targets(teacher, faces, indices).tobytes(), path)
-                progress.update(len(indices))
-            os.fsync(file.fileno())
-        part.rename(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def _write(file: io.FileIO, content: bytes, path: Path) -> None:
-    """Write all of `content`; an OSError names `path`, which the file is going to be."""
-    rest = memoryview(content)
-    try:
-        while rest:
-            rest = rest[file.write(rest) :]
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
+    with whole_file(path) as append, tqdm(total=len(faces), desc="teacher", disable=None) as progress:
+        append(header.getvalue())
+        for start in range(0, len(faces), _BLOCK):
+            indices = range(start, min(start + _BLOCK, len(faces)))
+            append(_targets(teacher, faces, indices).tobytes())
+            progress.update(len(indices))
 
 
 def _targets(teacher: Teacher, faces: FaceImages, indices: Sequence[int]) -> NDArray[np.float32]:

@@ -1,0 +1,43 @@
+"""Files that are written whole or not at all."""
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Callable[[bytes], None]]:
+    """Yield a function that appends bytes to a new file, which becomes `path` at the end, flushed to the disk.
+
+    After an error nothing is left of it, and what was there before stays. Raises OSError that names `path`.
+    """
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+
+    @contextmanager
+    def named_errors() -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            rest = "; the one before is intact" if path.exists() else ""
+            raise OSError(error.errno, f"{path} cannot be saved ({error.strerror}){rest}") from error
+
+    def append(content: bytes) -> None:
+        rest = memoryview(content)
+        with named_errors():
+            while rest:
+                rest = rest[file.write(rest) :]
+
+    with named_errors():
+        # Not buffered: then closing the file writes nothing, and cannot hide the error of a full disk.
+        file = part.open("xb", buffering=0)
+    try:
+        with file:
+            yield append
+            with named_errors():
+                os.fsync(file.fileno())
+        with named_errors():
+            part.rename(path)
+    finally:
+        part.unlink(missing_ok=True)
