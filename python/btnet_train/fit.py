@@ -231,6 +231,16 @@ def _file(path: Path, name: str) -> Path:
     return path / name if path.is_dir() else path
 
 
+def _read_description(path: Path) -> dict[str, Any]:
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RecipeError(f"{path} is damaged: {error}") from error
+    if not isinstance(description, dict) or not isinstance(description.get("environments"), list):
+        raise RecipeError(f"{path} was not written by btnet-train: it does not say in which environments")
+    return description
+
+
 def start_run(fabric: Fabric, run: Path, description: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
     """Write RUN/run.json, or check that the run that is there is the same one, if anything of it is trained yet.
 
@@ -240,7 +250,7 @@ def start_run(fabric: Fabric, run: Path, description: Mapping[str, Any], environ
     plain = json.loads(json.dumps(description))
     environments = [environment]
     if path.exists() and any(run.glob(f"*/{STATE}")):
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = _read_description(path)
         differing = [key for key in plain if before.get(key) != plain[key]]
         if differing:
             raise RecipeError(f"{run} is a run with another {', '.join(differing)}: give another --out")

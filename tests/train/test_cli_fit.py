@@ -1,6 +1,7 @@
 """The commands btnet-train fit and recipes: what they say, what they refuse, and which runs they go on with."""
 
 import json
+import shutil
 import re
 import subprocess
 import sys
@@ -246,6 +247,18 @@ def test_only_the_same_run_goes_on(
     said = fail(call, 1, "fit", given[0], *SHORT, *given[1:], "--out", begun, *HOW)
     assert said == f"{begun} is a run with another {differing}: give another --out"
     assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("content", "wrong"),
+    [("", "is damaged: "), ('{"seed": 0', "is damaged: "), ("[]", "was not written by"), ("{}", "was not written by")],
+)
+def test_a_damaged_description(call: Call, tmp_path: Path, begun: Path, data: Path, content: str, wrong: str) -> None:
+    run = shutil.copytree(begun, tmp_path / "run")
+    (run / "run.json").write_text(content)
+    said = fail(call, 1, "fit", "phi_hr", "--data", data, *SHORT, "--out", run, *HOW)
+    assert said.startswith(f"{run}/run.json {wrong}")
+    assert (run / "112/state.safetensors").read_bytes() == (begun / "112/state.safetensors").read_bytes()
 
 
 def test_another_teacher_is_another_run(call: Call, tmp_path: Path, data: Path) -> None:
