@@ -29,7 +29,7 @@ from btnet_eval.verification import Pairs, cross_resolution, read_pairs
 from btnet_ext import Engine, degrade, resize
 from btnet_train.accounting import branch_parameter_count
 from btnet_train.checkpoint import load_checkpoint
-from btnet_train.export import write_bundle
+from btnet_train.export import check_target, write_bundle
 from btnet_train.networks import IResNet
 from btnet_train.teacher import Teacher
 
@@ -145,6 +145,8 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path)
     arguments = parser.parse_args()
     runs, data = arguments.runs, Path(arguments.data)
+    if arguments.bundle:
+        check_target(arguments.bundle, overwrite=True)  # before the work, not after it
     faces = Faces(data / "celeba/val112.zip", read_pairs(data / "celeba/val_pairs.tsv"))
     models: dict[str, dict[str, Any]] = {}
     (runs / "bundles").mkdir(exist_ok=True)

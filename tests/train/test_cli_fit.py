@@ -1,8 +1,8 @@
 """The commands btnet-train fit and recipes: what they say, what they refuse, and which runs they go on with."""
 
 import json
-import shutil
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
