@@ -10,6 +10,7 @@
 
 #include "btnet/error.h"
 #include "core/batching.h"
+#include "core/selector.h"
 #include "core/worker_pool.h"
 #include "openvino/openvino_executor.h"
 
@@ -45,53 +46,6 @@ struct Workspace {
   Buffer input, output;
 };
 
-std::string listed(const std::vector<int>& values) {
-  std::string text;
-  for (const int value : values) text += (text.empty() ? "" : ", ") + std::to_string(value);
-  return text;
-}
-
-/// What decides which branch an image goes to.
-struct Selection {
-  std::vector<int> resolutions;
-  Indicator indicator;
-  Rounding rounding;
-};
-
-std::vector<int> choose_resolutions(const Bundle& bundle, std::vector<int> wanted) {
-  if (wanted.empty()) return bundle.resolutions;
-  std::sort(wanted.begin(), wanted.end());
-  wanted.erase(std::unique(wanted.begin(), wanted.end()), wanted.end());
-  for (const int resolution : wanted) {
-    if (!std::binary_search(bundle.resolutions.begin(), bundle.resolutions.end(), resolution)) {
-      throw InvalidOption("resolutions names " + std::to_string(resolution) + ", but the bundle " + bundle.name +
-                          " has branches for " + listed(bundle.resolutions));
-    }
-  }
-  return wanted;
-}
-
-Selection choose_selection(const Bundle& bundle, const EngineOptions& options) {
-  return {choose_resolutions(bundle, options.resolutions),
-          options.indicator.empty() ? bundle.indicator : parse_indicator(options.indicator),
-          options.rounding.empty() ? bundle.rounding : parse_rounding(options.rounding)};
-}
-
-void check_images(const ImageView* images, std::size_t count) {
-  for (std::size_t i = 0; i < count; ++i) {
-    const ImageView& image = images[i];
-    const std::string name = "images[" + std::to_string(i) + "]";
-    if (image.height < 1 || image.width < 1) {
-      throw InvalidImage(name + " has no pixels: it is " + std::to_string(image.height) + " high and " +
-                         std::to_string(image.width) + " wide");
-    }
-    if (image.channels != 1 && image.channels != 3) {
-      throw InvalidImage(name + " has " + std::to_string(image.channels) + " channels, expected 3 (or 1: grey)");
-    }
-    if (image.data == nullptr) throw InvalidImage(name + " has a null pointer for its pixels");
-  }
-}
-
 void scale_to_length_one(float* embedding, int dim) {
   double squares = 0.0;
   for (int k = 0; k < dim; ++k) squares += double{embedding[k]} * embedding[k];
@@ -110,7 +64,7 @@ std::unique_ptr<Executor> make_executor(const Bundle& bundle, const std::vector<
                                         const EngineOptions& options) {
   if (is_cuda_device(options.device)) {
     throw BackendUnavailable("device '" + options.device +
-                             "' is not available: this build of btnet runs on 'cpu' only");
+                             "' is not available: in C++ the engine runs on 'cpu'; in Python, device='cuda' does");
   }
   if (options.device != "cpu" && options.device != "auto") {
     throw InvalidOption("device must be 'cpu', 'auto', 'cuda' or 'cuda:N', not '" + options.device + "'");
@@ -138,31 +92,21 @@ std::unique_ptr<Executor> check_executor(std::unique_ptr<Executor> executor, con
 }  // namespace
 
 struct Engine::State {
-  State(Bundle opened, Selection chosen, ColorOrder color, std::unique_ptr<Executor> given)
+  State(Bundle opened, Selector chosen, ColorOrder color, std::unique_ptr<Executor> given)
       : bundle(std::move(opened)),
-        selection(std::move(chosen)),
-        executor(check_executor(std::move(given), bundle, selection.resolutions)),
+        selector(std::move(chosen)),
+        executor(check_executor(std::move(given), bundle, selector.resolutions())),
         swap_red_blue(color != bundle.color),
         process(::getpid()),
         pool(executor->slots()) {
     for (int worker = 0; worker < pool.workers(); ++worker) workspaces.push_back({Resampler(bundle.filter), {}, {}});
   }
 
-  std::vector<int> select(const ImageView* images, std::size_t count) const {
-    check_images(images, count);
-    std::vector<int> selected(count);
-    std::transform(images, images + count, selected.begin(), [this](const ImageView& image) {
-      return select_resolution(image.width, image.height, selection.resolutions, selection.indicator,
-                               selection.rounding);
-    });
-    return selected;
-  }
-
   void embed_chunk(const Chunk& chunk, const Plan& plan, const ImageView* images, float* out,
                    const EmbedOptions& options, int worker);
 
   const Bundle bundle;
-  const Selection selection;
+  const Selector selector;
   const std::unique_ptr<Executor> executor;
   const bool swap_red_blue;
   const pid_t process;
@@ -200,14 +144,14 @@ void Engine::State::embed_chunk(const Chunk& chunk, const Plan& plan, const Imag
 
 Engine::Engine(const std::filesystem::path& bundle, const EngineOptions& options) {
   Bundle opened = Bundle::open(bundle);
-  Selection selection = choose_selection(opened, options);
-  auto executor = make_executor(opened, selection.resolutions, options);
-  state_ = std::make_unique<State>(std::move(opened), std::move(selection), options.color, std::move(executor));
+  Selector selector(opened, options.resolutions, options.indicator, options.rounding);
+  auto executor = make_executor(opened, selector.resolutions(), options);
+  state_ = std::make_unique<State>(std::move(opened), std::move(selector), options.color, std::move(executor));
 }
 
 Engine::Engine(Bundle bundle, std::unique_ptr<Executor> executor, const EngineOptions& options) {
-  Selection selection = choose_selection(bundle, options);
-  state_ = std::make_unique<State>(std::move(bundle), std::move(selection), options.color, std::move(executor));
+  Selector selector(bundle, options.resolutions, options.indicator, options.rounding);
+  state_ = std::make_unique<State>(std::move(bundle), std::move(selector), options.color, std::move(executor));
 }
 
 Engine::~Engine() {
@@ -230,7 +174,7 @@ void Engine::embed(const ImageView* images, std::size_t count, float* out, const
   }
   const int views = options.flip ? 2 : 1;
   const auto max_chunk = [&](int resolution) { return state.executor->max_batch(resolution) / views; };
-  const Plan plan = plan_chunks(state.select(images, count), max_chunk, state.pool.workers());
+  const Plan plan = plan_chunks(state.selector.select(images, count), max_chunk, state.pool.workers());
   state.pool.run(
       plan.chunks.size(),
       [&](std::size_t chunk, int worker) { state.embed_chunk(plan.chunks[chunk], plan, images, out, options, worker); },
@@ -238,13 +182,13 @@ void Engine::embed(const ImageView* images, std::size_t count, float* out, const
 }
 
 void Engine::select(const ImageView* images, std::size_t count, int* out) const {
-  const std::vector<int> selected = state_->select(images, count);
+  const std::vector<int> selected = state_->selector.select(images, count);
   std::copy(selected.begin(), selected.end(), out);
 }
 
 int Engine::dim() const { return state_->bundle.dim; }
 
-const std::vector<int>& Engine::resolutions() const { return state_->selection.resolutions; }
+const std::vector<int>& Engine::resolutions() const { return state_->selector.resolutions(); }
 
 const Bundle& Engine::bundle() const { return state_->bundle; }
 
