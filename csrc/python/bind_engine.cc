@@ -11,6 +11,7 @@
 #include "btnet/engine.h"
 #include "btnet/error.h"
 #include "python/bindings.h"
+#include "python/calls.h"
 
 namespace py = pybind11;
 
@@ -24,17 +25,6 @@ std::vector<btnet::ImageView> image_views(const std::vector<py::array>& images) 
   views.reserve(images.size());
   for (const py::array& image : images) views.push_back(image_view(image));
   return views;
-}
-
-// Lets Ctrl-C (and other signals) through while C++ works with the GIL released.
-void check_signals() {
-  const py::gil_scoped_acquire gil;
-  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-}
-
-void warn(const std::string& message) {
-  const py::gil_scoped_acquire gil;
-  py::module_::import("logging").attr("getLogger")("btnet_ext").attr("warning")(message);
 }
 
 std::unique_ptr<Engine> make_engine(const std::filesystem::path& bundle, const std::string& device,

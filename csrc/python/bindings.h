@@ -5,6 +5,9 @@
 
 #include "btnet/image.h"
 
+/// Has C++ errors become the classes of btnet_ext.errors in the module that calls it.
+void register_errors();
+
 /// The parts of the module _core, one file each.
 void register_resample(pybind11::module_& m);
 void register_engine(pybind11::module_& m);
