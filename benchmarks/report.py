@@ -112,6 +112,21 @@ def recipes() -> str:
     return table(["recipe", "what"], rows)
 
 
+def gpu_bytes() -> str:
+    """Bytes that the CUDA kernels move, and what that means on paper."""
+    results = load("gpu_bytes")
+    rows = []
+    for name, kernel in results["kernels"].items():
+        times = [
+            f"{micro['least']:.0f} / {micro['moved']:.0f} / {micro['arithmetic']:.0f}"
+            for micro in kernel["microseconds"].values()
+        ]
+        megabytes = [f"{kernel[part] / 1e6:.1f}" for part in ("moved", "least")]
+        rows.append([name, *megabytes, f"{kernel['moved'] / kernel['least']:.2f}", *times])
+    header = ["kernel", "moved, MB", "least, MB", "moved / least"]
+    return table([*header, *(f"{gpu}, µs" for gpu in results["gpus"])], rows)
+
+
 STAGES = ("taps", "horizontal", "vertical", "normalizing_vertical", "resize", "resize_normalize")
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "performance.md": {
@@ -121,6 +136,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "resample": resample,
     },
     "training.md": {"recipes": recipes},
+    "gpu.md": {"gpu_bytes": gpu_bytes},
 }
 
 

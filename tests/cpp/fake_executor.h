@@ -27,7 +27,22 @@ struct Record {
   std::atomic<int> fail_at{0};  // the run, counted from 1, that throws
 };
 
-/// Its embedding of an image: the mean of each channel, the mean of the first channel's left column, the resolution.
+/// What stands for a network: the mean of each channel, the mean of the first channel's left column, the resolution.
+inline void embed_by_means(int resolution, int count, const float* input, float* output) {
+  const std::size_t plane = std::size_t(resolution) * resolution;
+  for (int n = 0; n < count; ++n) {
+    for (int channel = 0; channel < 3; ++channel) {
+      double sum = 0;
+      for (std::size_t k = 0; k < plane; ++k) sum += input[(n * 3 + channel) * plane + k];
+      output[n * kDim + channel] = static_cast<float>(sum / plane);
+    }
+    double left = 0;
+    for (int y = 0; y < resolution; ++y) left += input[n * 3 * plane + y * resolution];
+    output[n * kDim + 3] = static_cast<float>(left / resolution);
+    output[n * kDim + 4] = static_cast<float>(resolution);
+  }
+}
+
 class FakeExecutor final : public Executor {
  public:
   FakeExecutor(Record& record, int slots, int max_batch = 4, int dim = kDim)
@@ -39,18 +54,7 @@ class FakeExecutor final : public Executor {
 
   void run(int resolution, int count, const float* input, float* output, int slot) override {
     begin(resolution, count, input, output, slot);
-    const std::size_t plane = std::size_t(resolution) * resolution;
-    for (int n = 0; n < count; ++n) {
-      for (int channel = 0; channel < 3; ++channel) {
-        double sum = 0;
-        for (std::size_t k = 0; k < plane; ++k) sum += input[(n * 3 + channel) * plane + k];
-        output[n * kDim + channel] = static_cast<float>(sum / plane);
-      }
-      double left = 0;
-      for (int y = 0; y < resolution; ++y) left += input[n * 3 * plane + y * resolution];
-      output[n * kDim + 3] = static_cast<float>(left / resolution);
-      output[n * kDim + 4] = static_cast<float>(resolution);
-    }
+    embed_by_means(resolution, count, input, output);
     const std::lock_guard lock(record_.mutex);
     record_.busy.erase(slot);
   }

@@ -1,0 +1,141 @@
+#include "cuda/pipeline.h"
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include "btnet/error.h"
+#include "core/selector.h"
+#include "cuda/device.h"
+#include "cuda/lane.h"
+
+namespace btnet::cuda {
+namespace {
+
+// Of pixels that travel in one batch: long enough a copy for full speed, little enough to be pinned twice.
+constexpr std::size_t kBatchBytes = std::size_t{64} << 20;
+
+std::unique_ptr<DeviceExecutor> check_executor(std::unique_ptr<DeviceExecutor> executor, const Bundle& bundle,
+                                               const std::vector<int>& resolutions) {
+  if (!executor) throw InvalidOption("executor must not be null");
+  if (executor->dim() != bundle.dim) {
+    throw InvalidOption("the executor's embeddings have length " + std::to_string(executor->dim()) +
+                        ", but the bundle's have " + std::to_string(bundle.dim));
+  }
+  for (const int resolution : resolutions) {
+    const std::vector<int> sizes = executor->batch_sizes(resolution);
+    int before = 0;
+    for (const int size : sizes) {
+      if (size <= before) throw InvalidOption("the executor's batch_sizes are not ascending, or not positive");
+      before = size;
+    }
+    if (before < 2) {
+      throw InvalidOption("the executor's batch_sizes(" + std::to_string(resolution) +
+                          ") end below 2, an image and its mirror image");
+    }
+  }
+  return executor;
+}
+
+BatchLimits first_limits(const DeviceExecutor& executor, const std::vector<int>& resolutions) {
+  std::map<int, std::vector<int>> sizes;
+  for (const int resolution : resolutions) sizes[resolution] = executor.batch_sizes(resolution);
+  return {kBatchBytes, std::move(sizes)};
+}
+
+}  // namespace
+
+struct Pipeline::State {
+  State(Bundle opened, std::unique_ptr<DeviceExecutor> given, PipelineOptions chosen)
+      : bundle(std::move(opened)),
+        options(std::move(chosen)),
+        selector(bundle, options.resolutions, options.indicator, options.rounding),
+        executor(check_executor(std::move(given), bundle, selector.resolutions())),
+        limits(first_limits(*executor, selector.resolutions())),
+        lanes{Lane(bundle, *executor, 0), Lane(bundle, *executor, 1)} {}
+
+  std::vector<int> select(const SourceImage* images, std::size_t count) const {
+    std::vector<ImageView> views(count);
+    for (std::size_t i = 0; i < count; ++i) views[i] = images[i].view;
+    return selector.select(views.data(), count);
+  }
+
+  /// Embeds what is left of a request, and moves `done` on with every batch whose rows are in `out`.
+  void run(const Request& request, float* out, std::size_t& done, const std::function<void()>& poll);
+
+  /// After a failure, of which the device may still have work: nothing must run when the caller gets its memory back.
+  void reset() {
+    for (Lane& lane : lanes) lane.reset();
+  }
+
+  const Bundle bundle;
+  const PipelineOptions options;
+  const Selector selector;
+  const std::unique_ptr<DeviceExecutor> executor;
+  std::mutex mutex;  // of what follows
+  BatchLimits limits;
+  std::array<Lane, 2> lanes;
+};
+
+void Pipeline::State::run(const Request& request, float* out, std::size_t& done, const std::function<void()>& poll) {
+  const std::size_t count = request.branch_of.size();
+  std::size_t started = done;
+  for (std::size_t turn = 0; done < count; ++turn) {
+    Lane& lane = lanes[turn % lanes.size()];
+    if (lane.busy()) {
+      done = lane.finish(out);
+      if (poll) poll();
+    }
+    if (started < count) {
+      const Batch batch = limits.next(request, started);
+      lane.start(request, batch, limits);
+      started = batch.end;
+    }
+  }
+}
+
+Pipeline::Pipeline(Bundle bundle, std::unique_ptr<DeviceExecutor> executor, const PipelineOptions& options) {
+  check_device(options.device);
+  const DeviceScope scope(options.device);
+  state_ = std::make_unique<State>(std::move(bundle), std::move(executor), options);
+}
+
+Pipeline::~Pipeline() = default;
+Pipeline::Pipeline(Pipeline&&) noexcept = default;
+Pipeline& Pipeline::operator=(Pipeline&&) noexcept = default;
+
+void Pipeline::embed(const SourceImage* images, std::size_t count, float* out, const EmbedOptions& options) const {
+  State& state = *state_;
+  const bool swap = state.options.color != state.bundle.color;
+  const Request request{images, state.select(images, count), options.flip, options.normalize, swap};
+  const std::lock_guard lock(state.mutex);
+  const DeviceScope scope(state.options.device);
+  std::size_t done = 0;
+  while (done < count) {
+    try {
+      state.run(request, out, done, options.poll);
+    } catch (const OutOfMemory& error) {
+      state.reset();
+      if (!state.limits.halve()) throw;
+      if (state.options.log) state.options.log(std::string(error.what()) + "; going on with batches of half the size");
+    } catch (...) {
+      state.reset();
+      throw;
+    }
+  }
+}
+
+void Pipeline::select(const SourceImage* images, std::size_t count, int* out) const {
+  const std::vector<int> selected = state_->select(images, count);
+  std::copy(selected.begin(), selected.end(), out);
+}
+
+int Pipeline::dim() const { return state_->bundle.dim; }
+
+const std::vector<int>& Pipeline::resolutions() const { return state_->selector.resolutions(); }
+
+const Bundle& Pipeline::bundle() const { return state_->bundle; }
+
+}  // namespace btnet::cuda

@@ -1,0 +1,212 @@
+"""Engine(device="cuda") on the emulated device equals the engine on the CPU."""
+
+import io
+import logging
+import sys
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import emulated_module
+import numpy as np
+import pytest
+from emulated_module import EmulatedDevice
+from PIL import Image
+
+from btnet_ext import BackendUnavailable, BtnetError, Engine, InvalidImage, InvalidOption, cuda
+
+SEED = 12
+RESOLUTIONS = [7, 14, 28, 112]
+
+
+@pytest.fixture(scope="module")
+def built(cuda_home: Path, installed: Path, tmp_path_factory: pytest.TempPathFactory) -> EmulatedDevice:
+    folder = tmp_path_factory.mktemp("module")
+    return EmulatedDevice(emulated_module.build_module(folder, cuda_home / "include", installed))
+
+
+@pytest.fixture
+def device(built: EmulatedDevice, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmulatedDevice]:
+    built.set_devices(1)
+    built.set_capacity(2**40)
+    emulated_module.install(monkeypatch, built)
+    yield built
+    cuda.native.cache_clear()
+    assert built.live_blocks() == 0
+
+
+def noise(count: int, longest: int) -> list[np.ndarray]:
+    random = np.random.default_rng(SEED)
+    shapes = random.integers(1, longest + 1, (count, 2))
+    return [random.integers(0, 256, (*shape, 3), np.uint8) for shape in shapes]
+
+
+def check(actual: np.ndarray, expected: np.ndarray) -> None:
+    assert actual.shape == expected.shape
+    scale = np.linalg.norm(expected, axis=1)
+    assert np.all(np.linalg.norm(actual - expected, axis=1) <= 2e-5 * scale)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_equals_the_cpu(device: EmulatedDevice, small_bundle: Path, flip: bool, normalize: bool) -> None:
+    images = [*noise(9, 30), noise(1, 200)[0], noise(1, 30)[0][..., ::-1], noise(1, 30)[0][::-1, ::2, 0]]
+    expected = Engine(small_bundle).embed(images, flip=flip, normalize=normalize)
+    engine = Engine(small_bundle, device="cuda")
+    assert engine.device == "cuda:0"
+    for _ in range(3):  # cold, recording graphs, replaying them
+        check(engine.embed(images, flip=flip, normalize=normalize), expected)
+
+
+@pytest.fixture(scope="module")
+def crops(data_folder: Path) -> list[np.ndarray]:
+    """Every eighth native crop, and others shrunk to 5 to 60 px: all branches are in use."""
+    with zipfile.ZipFile(data_folder / "celeba" / "native_crops.zip") as archive:
+        names = sorted(name for name in archive.namelist() if not name.endswith("/"))
+        images = [Image.open(io.BytesIO(archive.read(name))).convert("RGB") for name in names[::8]]
+    sides = np.random.default_rng(SEED).integers(5, 61, len(images))
+    shrunk = [image.resize((side, side), Image.Resampling.BOX) for image, side in zip(images, sides, strict=True)]
+    return [np.asarray(image) for image in (*images, *shrunk)]
+
+
+def test_native_crops(device: EmulatedDevice, small_bundle: Path, crops: list[np.ndarray]) -> None:
+    cpu, gpu = Engine(small_bundle), Engine(small_bundle, device="cuda")
+    assert set(gpu.select(crops)) == set(RESOLUTIONS)
+    np.testing.assert_array_equal(gpu.select(crops), cpu.select(crops))
+    check(gpu.embed(crops), cpu.embed(crops))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 1000])
+def test_any_number_of_images(device: EmulatedDevice, small_bundle: Path, count: int) -> None:
+    images = noise(count, 8)
+    expected = Engine(small_bundle, resolutions=[7]).embed(images)
+    engine = Engine(small_bundle, device="cuda:0", resolutions=[7])
+    check(engine.embed(images), expected)
+    blocks = list(engine.embed_stream(iter(images), batch_size=300))
+    assert [len(block) for block in blocks] == [min(300, count - start) for start in range(0, count, 300)]
+    if blocks:
+        check(np.concatenate(blocks), expected)
+
+
+def test_images_in_device_memory(device: EmulatedDevice, small_bundle: Path) -> None:
+    images = noise(6, 40)
+    expected = Engine(small_bundle).embed([*images, images[0][::-1, :, ::-1]])
+    engine = Engine(small_bundle, device="cuda")
+    mixed: list[Any] = [device.upload(image) if index % 2 else image for index, image in enumerate(images)]
+    check(engine.embed([*mixed, device.upload(images[0][::-1, :, ::-1])]), expected)
+    batch = np.stack([images[0]] * 3)
+    check(engine.embed(device.upload(batch)), np.repeat(expected[:1], 3, axis=0))
+    np.testing.assert_array_equal(engine.select(mixed), engine.select(images))
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((9, 9, 3), np.float32), r"images\[0\] has type '<f4' in GPU memory, expected uint8"),
+        (np.zeros((9, 9, 2), np.uint8), r"images\[0\] has 2 channels"),
+        (np.zeros((9,), np.uint8), r"images\[0\] has shape \(9,\)"),
+        (np.zeros((1, 9, 9, 3), np.uint8), r"images\[0\] has shape \(1, 9, 9, 3\)"),
+    ],
+)
+def test_device_arrays_that_are_no_images(
+    device: EmulatedDevice, small_bundle: Path, array: np.ndarray, message: str
+) -> None:
+    engine = Engine(small_bundle, device="cuda", resolutions=[7])
+    with pytest.raises(InvalidImage, match=message):
+        engine.embed([device.upload(array)])
+
+
+def test_an_address_of_the_host_is_refused(device: EmulatedDevice, small_bundle: Path) -> None:
+    engine = Engine(small_bundle, device="cuda", resolutions=[7])
+    image = device.upload(np.zeros((9, 9, 3), np.uint8))
+    image.__cuda_array_interface__["data"] = (np.zeros(300, np.uint8).ctypes.data, True)
+    with pytest.raises(InvalidImage, match=r"images\[0\] is in host memory, expected that of cuda:0"):
+        engine.embed([image])
+
+
+def test_threads_share_an_engine(device: EmulatedDevice, small_bundle: Path) -> None:
+    images = noise(12, 20)
+    expected = Engine(small_bundle).embed(images)
+    engine = Engine(small_bundle, device="cuda")
+    results: dict[int, np.ndarray] = {}
+    threads = [threading.Thread(target=lambda key=key: results.update({key: engine.embed(images)})) for key in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for result in results.values():
+        check(result, expected)
+    assert len(results) == 3
+
+
+def test_too_little_memory(device: EmulatedDevice, small_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images = noise(40, 8)
+    expected = Engine(small_bundle, resolutions=[7]).embed(images)
+    engine = Engine(small_bundle, device="cuda", resolutions=[7])
+    device.set_capacity(1000)
+    with pytest.raises(BtnetError, match="out of memory"):
+        engine.embed(images)
+    device.set_capacity(2**40)
+    check(engine.embed(images), expected)
+    caplog.clear()
+    engine = Engine(small_bundle, device="cuda", resolutions=[7])
+    device.set_capacity(90_000)
+    check(engine.embed(images), expected)
+    assert "half the size" in caplog.text
+
+
+class FailingExecutor(emulated_module.OnnxExecutor):
+    def enqueue(self, *arguments: Any, **options: Any) -> None:
+        raise RuntimeError("the executor failed")
+
+
+def test_an_executor_that_throws(device: EmulatedDevice, small_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        cuda,
+        "TensorRTExecutor",
+        lambda bundle, *, gpu, precision, resolutions: FailingExecutor(device, bundle, resolutions),
+    )
+    engine = Engine(small_bundle, device="cuda", resolutions=[7])
+    with pytest.raises(RuntimeError, match="the executor failed"):
+        engine.embed(noise(3, 7))
+
+
+def test_auto_takes_the_gpu(device: EmulatedDevice, small_bundle: Path) -> None:
+    assert Engine(small_bundle, device="auto", resolutions=[7]).device == "cuda:0"
+
+
+def test_auto_without_a_driver(device: EmulatedDevice, small_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    device.set_devices(0)
+    with caplog.at_level(logging.INFO, logger="btnet_ext"):
+        assert Engine(small_bundle, device="auto", resolutions=[7]).device == "cpu"
+    assert "using 'cpu', since device 'cuda:0' is not available" in caplog.text
+    assert "error 35" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"device": "cuda:1"}, BackendUnavailable, "'cuda:1' is not available: this machine has 1 CUDA devices"),
+        ({"precision": "bf16"}, InvalidOption, "precision must be one of f32, f16, int8 on a GPU, not 'bf16'"),
+        ({"hint": "fast"}, InvalidOption, "hint must be"),
+        ({"threads": 2}, InvalidOption, "threads is for device 'cpu'"),
+        ({"resolutions": [8]}, InvalidOption, "resolutions names 8"),
+        ({"indicator": "mean"}, InvalidOption, "indicator"),
+        ({"color": "grey"}, InvalidOption, "color"),
+    ],
+)
+def test_options_that_cannot_be(
+    device: EmulatedDevice, small_bundle: Path, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        Engine(small_bundle, **{"device": "cuda", **options})
+
+
+def test_without_the_module(small_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda.native.cache_clear()
+    monkeypatch.setitem(sys.modules, "btnet_ext._cuda", None)
+    with pytest.raises(BackendUnavailable, match="device 'cuda' is not available: this build of btnet has no CUDA"):
+        Engine(small_bundle, device="cuda")
+    cuda.native.cache_clear()
