@@ -9,6 +9,7 @@ import uuid
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
@@ -261,6 +262,41 @@ def _as_text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value)
+
+
+@app.command()
+def build(
+    model: Annotated[str, typer.Argument(metavar="BUNDLE", help="Name of a model, or path of a bundle.")],
+    precision: Annotated[str, typer.Option(help="f32, f16 or int8.")] = "f16",
+    batch: Annotated[
+        str, typer.Option(metavar="MIN:OPT:MAX", help="Sizes of batches: least, the one to be fast for, most.")
+    ] = "1:32:256",
+    resolution: Annotated[
+        list[int] | None, typer.Option(metavar="R", help="Branch to build; may be repeated. [default: all]")
+    ] = None,
+    target: Annotated[
+        str, typer.Option(help="ampere+ for all RTX cards from Ampere on, or sm75 for Turing.")
+    ] = "ampere+",
+) -> None:
+    """Build TensorRT engines for RTX cards, into the cache, ahead of their first use. This needs no GPU."""
+    from btnet_ext.bundle import Bundle
+    from btnet_ext.models import locate
+    from btnet_ext.tensorrt import plan_key, prepare_plan
+    from btnet_ext.trt_library import find_tensorrt
+    from btnet_ext.trt_plans import Batches
+
+    bundle = Bundle.open(locate(model))
+    batches = Batches.parse(batch)
+    library = find_tensorrt()
+    with _progress_bar() as progress:
+        for side in resolution or bundle.resolutions:
+            key = plan_key(library, bundle, side, target=target, precision=precision, batches=batches)
+            show = partial(_show_part, progress, progress.add_task(f"building {side}", total=1.0))
+            typer.echo(f"{side}: {prepare_plan(library, bundle, key, show)}")
+
+
+def _show_part(progress: Progress, task: TaskID, done: float) -> None:
+    progress.update(task, completed=done)
 
 
 @app.command()

@@ -1,0 +1,68 @@
+"""The executor on a GPU, where there is one: embeddings, batch sizes, slots, recorded graphs. Memory is torch's."""
+
+import os
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from btnet_ext import BackendUnavailable, Bundle
+from btnet_ext.tensorrt import TensorRTExecutor
+from btnet_ext.trt_library import Gpu, find_tensorrt
+from btnet_ext.trt_plans import Batches
+from reference import cosines
+from stand_in_tensorrt import one_thread
+
+pytestmark = pytest.mark.tensorrt
+
+SEED = 42
+LOWEST = {"f32": 0.99999, "f16": 0.9999}
+
+
+def give_up(reason: str) -> NoReturn:
+    if os.environ.get("BTNET_REQUIRE_TENSORRT") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def gpu() -> Gpu:
+    if not torch.cuda.is_available():
+        give_up("no GPU, or this torch has no CUDA")
+    found = Gpu(torch.cuda.get_device_name(), torch.cuda.get_device_capability())
+    try:
+        find_tensorrt(found)
+    except BackendUnavailable as error:
+        give_up(str(error))
+    return found
+
+
+@pytest.mark.parametrize("precision", ["f32", "f16"])
+def test_on_a_gpu(small_bundle: Path, gpu: Gpu, precision: str) -> None:
+    bundle = Bundle.open(small_bundle)
+    executor = TensorRTExecutor(bundle, gpu=gpu, precision=precision, batches=Batches(1, 4, 8))
+    kind = torch.float16 if executor.input_element() == "f16" else torch.float32
+    stream = torch.cuda.Stream()
+    generator = np.random.default_rng(SEED)
+    for side in bundle.resolutions:
+        session = onnxruntime.InferenceSession(str(bundle.path / f"branch_{side}.onnx"), one_thread())
+        for slot, count in enumerate(executor.batch_sizes(side)):
+            values = generator.uniform(-1, 1, (count, 3, side, side)).astype(np.float32)
+            expected = np.asarray(session.run(["embedding"], {"input": values})[0])
+            images = torch.from_numpy(values).to("cuda", kind)
+            rows = torch.zeros((count, executor.dim()), device="cuda")
+            work = (side, count, images.data_ptr(), rows.data_ptr(), stream.cuda_stream, slot % 2)
+            torch.cuda.synchronize()
+            executor.enqueue(*work)
+            stream.synchronize()
+            assert cosines(rows.cpu().numpy(), expected).min() >= LOWEST[precision]
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=stream):
+                executor.enqueue(*work)
+            rows.zero_()
+            graph.replay()
+            torch.cuda.synchronize()
+            assert cosines(rows.cpu().numpy(), expected).min() >= LOWEST[precision]
