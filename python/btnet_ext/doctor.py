@@ -53,7 +53,17 @@ def examine() -> list[Finding]:
         except OSError as error:
             findings.append(Finding("folders", f"cannot be looked at: {error}"))
         cpu = _cpu()
-    return [*findings, cpu, Finding("device cuda", "not usable: this version of btnet has no CUDA backend")]
+    return [*findings, cpu, _gpu()]
+
+
+def _gpu() -> Finding:
+    try:
+        from btnet_ext import cuda
+
+        gpu = cuda.find_gpu(0)
+    except (BackendUnavailable, ImportError, OSError) as error:
+        return Finding("device cuda", f"not usable: {error}")
+    return Finding("device cuda", f"usable: {gpu.name}, compute capability {gpu.capability[0]}.{gpu.capability[1]}")
 
 
 def _version(package: str) -> str:

@@ -9,15 +9,17 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from btnet_ext import models
+from btnet_ext import cuda, models
 from btnet_ext._native import core
 from btnet_ext.bundle import Bundle
-from btnet_ext.errors import DemonstrationWeights, InvalidOption
+from btnet_ext.device_arrays import DeviceMemory
+from btnet_ext.errors import BackendUnavailable, DemonstrationWeights, InvalidOption
 from btnet_ext.images import as_pixel_list, is_array
 
 _log = logging.getLogger(__name__)
@@ -35,10 +37,12 @@ class Engine:
     Args:
         model: a model's name (see `btnet_ext.models`), or the path of a bundle: a `Path`, or text with a separator or
             ending in `.btnet`.
-        device: "cpu", or "auto", which is the CPU as long as there is nothing else.
-        precision: "f32", "bf16" (where the CPU has it) or "int8" (where the bundle has it).
-        hint: "throughput" makes the most of many images, "latency" has a single one back as soon as possible.
-        threads: threads to compute with; None: all cores that this process may use.
+        device: "cpu"; "cuda" or "cuda:N", an NVIDIA GPU with TensorRT; or "auto", the first GPU where one can be used,
+            else the CPU, which the log says.
+        precision: "f32"; on the CPU also "bf16" (where it has it), on a GPU "f16"; "int8" where the bundle has it.
+        hint: "throughput" makes the most of many images, "latency" has a single one back as soon as possible. On a GPU
+            it makes no difference.
+        threads: threads to compute with on the CPU; None: all cores that this process may use.
         resolutions: a subset of the bundle's, to select from; None: all.
         indicator: "max", "min" or "avg" of width and height; None: as the bundle says.
         rounding: "floor", "near" or "ceil" to a resolution; None: as the bundle says.
@@ -75,22 +79,31 @@ class Engine:
                 raise InvalidOption(f"{option} must be text or None, not {choice!r}")
         if threads is not None and not _is_integer(threads, 1, _MOST_THREADS):
             raise InvalidOption(f"threads must be an integer from 1 to {_MOST_THREADS} or None, not {threads!r}")
-        if device == "auto":
-            _log.info("device 'auto': using 'cpu'; this version of btnet has no other device")
-        self._device = "cpu"
-        self._precision = precision
+        path = models.locate(model)
+        choices: dict[str, Any] = {
+            "resolutions": _resolution_list(resolutions),
+            "indicator": indicator or "",
+            "rounding": rounding or "",
+            "color": color,
+        }
         self._color = color
-        self._native = core.Engine(
-            os.fspath(models.locate(model)),
-            device=device,
-            precision=precision,
-            hint=hint,
-            threads=threads or 0,
-            resolutions=_resolution_list(resolutions),
-            indicator=indicator or "",
-            rounding=rounding or "",
-            color=color,
-        )
+        self._precision = precision
+        self._native: core.Engine  # or a pipeline, which has the same functions
+        self._memory: DeviceMemory | None = None  # whose arrays are taken as images
+        self._device = _best_device() if device == "auto" else device
+        gpu = cuda.parse_device(self._device)
+        if gpu is None:
+            self._native = core.Engine(
+                os.fspath(path), device=self._device, precision=precision, hint=hint, threads=threads or 0, **choices
+            )
+            self._bundle = Bundle(self._native.bundle)
+        else:
+            if threads is not None:
+                raise InvalidOption(f"threads is for device 'cpu', and device is {device!r}; got {threads!r}")
+            self._device = f"cuda:{gpu}"
+            self._native = cuda.open_pipeline(Path(path), gpu, precision=precision, hint=hint, **choices)
+            self._bundle = Bundle.open(path)
+            self._memory = DeviceMemory(cuda.native(), gpu)
         training = self.bundle.metadata.get("training")
         if isinstance(training, dict) and training.get("demonstration") is True:
             _warn_of_demonstration(self.bundle.name, self.bundle.license)
@@ -101,6 +114,7 @@ class Engine:
         Args:
             images: a list or tuple of H x W x 3 (or H x W, grey) uint8 arrays, PIL images or objects with the array or
                 DLPack interface, mixed as you like; or one N x H x W x 3 array. Any strides; nothing is written to.
+                On a GPU also arrays in its memory (CUDA array interface or DLPack), which are not copied.
             flip: add the raw embedding of the mirror image to that of the image (flip-sum).
             normalize: scale each embedding to length 1.
 
@@ -111,7 +125,9 @@ class Engine:
             InvalidImage: names the index of the first image that cannot be embedded, before any work starts.
         """
         _check_flags(flip=flip, normalize=normalize)
-        return self._native.embed(as_pixel_list(images, color=self._color), flip=flip, normalize=normalize)
+        return self._native.embed(
+            as_pixel_list(images, color=self._color, memory=self._memory), flip=flip, normalize=normalize
+        )
 
     def embed_stream(
         self, images: Iterable[Any], *, batch_size: int = 256, flip: bool = False, normalize: bool = True
@@ -136,7 +152,7 @@ class Engine:
         if isinstance(images, (str, bytes)) or not isinstance(images, Iterable):
             raise InvalidOption(f"images must be an iterable of images, not a {type(images).__name__}")
         if is_array(images):
-            images = as_pixel_list(images, color=self._color)
+            images = as_pixel_list(images, color=self._color, memory=self._memory)
         return self._blocks(iter(images), batch_size, flip, normalize)
 
     def _blocks(
@@ -144,13 +160,13 @@ class Engine:
     ) -> Iterator[npt.NDArray[np.float32]]:
         first = 0
         while block := list(islice(images, batch_size)):
-            pixels = as_pixel_list(block, color=self._color, first=first)
+            pixels = as_pixel_list(block, color=self._color, memory=self._memory, first=first)
             yield self._native.embed(pixels, flip=flip, normalize=normalize)
             first += len(block)
 
     def select(self, images: Any) -> npt.NDArray[np.int32]:
         """(N,) int32: the resolution of the branch that each image goes to (He et al., BMVC 2023, Fig. 8)."""
-        return self._native.select(as_pixel_list(images, color=self._color))
+        return self._native.select(as_pixel_list(images, color=self._color, memory=self._memory))
 
     @property
     def resolutions(self) -> tuple[int, ...]:
@@ -175,7 +191,7 @@ class Engine:
     @property
     def bundle(self) -> Bundle:
         """The bundle that this engine runs."""
-        return Bundle(self._native.bundle)
+        return self._bundle
 
     def __repr__(self) -> str:
         return (
@@ -191,6 +207,15 @@ def _warn_of_demonstration(name: str, licence: str) -> None:
         f"their licence is {licence!r}"
     )
     warnings.warn(message, DemonstrationWeights, stacklevel=3)
+
+
+def _best_device() -> str:
+    try:
+        cuda.find_gpu(0)
+    except BackendUnavailable as error:
+        _log.info("device 'auto': using 'cpu', since %s", error)
+        return "cpu"
+    return "cuda:0"
 
 
 def _check_flags(**flags: object) -> None:

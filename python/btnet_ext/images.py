@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from btnet_ext.device_arrays import DeviceMemory, is_on_device, split
 from btnet_ext.errors import InvalidImage
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
@@ -36,10 +37,11 @@ def as_pixels(image: Any, name: str, *, color: str = "rgb") -> Pixels:
     return array
 
 
-def as_pixel_list(images: Any, *, color: str = "rgb", first: int = 0) -> list[Pixels]:
+def as_pixel_list(images: Any, *, color: str = "rgb", memory: DeviceMemory | None = None, first: int = 0) -> list[Any]:
     """View a batch, as `Engine.embed` takes it, as a list of arrays; `first` is the index of its first image.
 
-    A list or tuple of images of any sizes, or one N x H x W x 3 array (also through DLPack).
+    A list or tuple of images of any sizes, or one N x H x W x 3 array (also through DLPack). With `memory`, those that
+    are in the memory of its GPU become what the native pipeline takes for such images.
     """
     if isinstance(images, (list, tuple)):
         batch: Sequence[Any] = images
@@ -48,16 +50,26 @@ def as_pixel_list(images: Any, *, color: str = "rgb", first: int = 0) -> list[Pi
         raise InvalidImage(
             f"images is a {type(images).__name__}, expected a list or tuple of images or one N x H x W x 3 array{hint}"
         )
+    elif memory is not None and is_on_device(images):
+        view = memory.view(images, "images")
+        _check_batch(view.shape)
+        return [memory.image(part, f"images[{index}]") for index, part in enumerate(split(view), first)]
     else:
-        batch = _split(as_array(images, "images"))
-    return [as_pixels(image, f"images[{index}]", color=color) for index, image in enumerate(batch, first)]
+        array = as_array(images, "images")
+        _check_batch(array.shape)
+        batch = list(array)
+    return [
+        memory.image(memory.view(image, f"images[{index}]"), f"images[{index}]")
+        if memory is not None and is_on_device(image)
+        else as_pixels(image, f"images[{index}]", color=color)
+        for index, image in enumerate(batch, first)
+    ]
 
 
-def _split(array: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
-    if array.ndim == 4:
-        return list(array)
-    hint = "; for a single image pass a list, [image]" if array.ndim in (2, 3) else ""
-    raise InvalidImage(f"images is one array of shape {array.shape}, expected N x H x W x 3{hint}")
+def _check_batch(shape: tuple[int, ...]) -> None:
+    if len(shape) != 4:
+        hint = "; for a single image pass a list, [image]" if len(shape) in (2, 3) else ""
+        raise InvalidImage(f"images is one array of shape {shape}, expected N x H x W x 3{hint}")
 
 
 def is_array(value: object) -> bool:
