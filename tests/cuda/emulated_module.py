@@ -40,7 +40,9 @@ class EmulatedDevice:
     """The module, and what the tests do to its device."""
 
     def __init__(self, path: Path) -> None:
-        spec = importlib.util.spec_from_file_location("btnet_ext._cuda", path)
+        # Not the name of the real module: pybind11 gives the first one that was loaded to whoever loads another of
+        # its name.
+        spec = importlib.util.spec_from_file_location("emulated_device._cuda", path)
         assert spec is not None
         assert spec.loader is not None
         self.module: ModuleType = importlib.util.module_from_spec(spec)
@@ -89,6 +91,55 @@ class UploadedArray:
 
     def __del__(self) -> None:
         self._library.emulated_free(ctypes.c_void_p(self._memory))
+
+
+class _Tensor(ctypes.Structure):
+    """DLTensor of dlpack.h."""
+
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        *((name, ctypes.c_int32) for name in ("device_type", "device", "ndim")),
+        *((name, ctypes.c_uint8) for name in ("code", "bits")),
+        ("lanes", ctypes.c_uint16),
+        *((name, ctypes.POINTER(ctypes.c_int64)) for name in ("shape", "strides")),
+        ("byte_offset", ctypes.c_uint64),
+    ]
+
+
+class DLPackArray:
+    """An uploaded array with the DLPack interface, and no other."""
+
+    GPU = 2
+
+    def __init__(self, array: UploadedArray, *, bits: int = 8, capsule_name: bytes = b"dltensor") -> None:
+        self._array = array
+        self._name = capsule_name
+        self.streams: list[int] = []
+        interface = array.__cuda_array_interface__
+        shape, strides = interface["shape"], interface["strides"]
+        numbers = ctypes.c_int64 * len(shape)
+        offset = 3  # what frameworks with memory pools have
+        self._tensor = _Tensor(
+            interface["data"][0] - offset,
+            self.GPU,
+            0,
+            len(shape),
+            1,
+            bits,
+            1,
+            numbers(*shape),
+            numbers(*strides),
+            offset,
+        )
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (self.GPU, 0)
+
+    def __dlpack__(self, *, stream: int) -> object:
+        self.streams.append(stream)
+        new = ctypes.pythonapi.PyCapsule_New
+        new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+        return new(ctypes.addressof(self._tensor), self._name, None)
 
 
 class OnnxExecutor:

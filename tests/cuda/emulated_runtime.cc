@@ -265,7 +265,9 @@ cudaError_t cudaFreeHost(void* memory) {
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
   if (fails()) return done(cudaErrorInvalidValue);
-  return put(stream, [=] { std::memcpy(to, from, bytes); });
+  return put(stream, [=] {
+    if (bytes > 0) std::memcpy(to, from, bytes);
+  });
 }
 
 cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStream_t stream) {
@@ -290,6 +292,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   if (fails()) return done(cudaErrorLaunchFailure);
+  if (stream == cudaStreamLegacy) return wait(idle);
   return wait([stream] { return stream->items.empty(); });
 }
 

@@ -12,7 +12,7 @@ from typing import Any
 import emulated_module
 import numpy as np
 import pytest
-from emulated_module import EmulatedDevice
+from emulated_module import DLPackArray, EmulatedDevice
 from PIL import Image
 
 from btnet_ext import BackendUnavailable, BtnetError, Engine, InvalidImage, InvalidOption, cuda
@@ -99,6 +99,30 @@ def test_images_in_device_memory(device: EmulatedDevice, small_bundle: Path) -> 
     batch = np.stack([images[0]] * 3)
     check(engine.embed(device.upload(batch)), np.repeat(expected[:1], 3, axis=0))
     np.testing.assert_array_equal(engine.select(mixed), engine.select(images))
+
+
+def test_images_through_dlpack(device: EmulatedDevice, small_bundle: Path) -> None:
+    images = noise(3, 40)
+    flipped = images[0][::-1, :, ::-1]
+    engine = Engine(small_bundle, device="cuda")
+    arrays = [DLPackArray(device.upload(image)) for image in (*images, flipped)]
+    check(engine.embed(arrays), Engine(small_bundle).embed([*images, flipped]))
+    assert [array.streams for array in arrays] == [[1]] * 4  # the legacy default stream, which is waited for
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bits": 16}, r"images\[0\] has another type than uint8"),
+        ({"capsule_name": b"used_dltensor"}, "DLPack capsule is not a fresh one"),
+    ],
+)
+def test_dlpack_that_holds_no_image(
+    device: EmulatedDevice, small_bundle: Path, options: dict[str, Any], message: str
+) -> None:
+    engine = Engine(small_bundle, device="cuda", resolutions=[7])
+    with pytest.raises(InvalidImage, match=message):
+        engine.embed([DLPackArray(device.upload(np.zeros((9, 9, 3), np.uint8)), **options)])
 
 
 @pytest.mark.parametrize(
