@@ -165,16 +165,18 @@ PYBIND11_MODULE(_cuda, m) {
   m.def("synchronize", &synchronize, py::arg("stream"), "Wait for the work of a CUDA stream, given as a number.");
   m.def("read_dlpack", &read_dlpack, py::arg("capsule"), "Address, shape, strides in bytes, type and device.");
 
-  py::class_<CurrentDevice>(m, "CurrentDevice", "Makes a device the current one of this thread within a with block.")
+  // Types are known in this module only: another build of it, for an emulated device, may be loaded beside it.
+  py::class_<CurrentDevice>(m, "CurrentDevice", "Makes a device the current one of this thread within a with block.",
+                            py::module_local())
       .def(py::init<int>(), py::arg("device"))
       .def("__enter__", &CurrentDevice::enter)
       .def("__exit__", &CurrentDevice::exit);
 
-  py::class_<DeviceArray>(m, "DeviceArray", "An image in device memory.")
+  py::class_<DeviceArray>(m, "DeviceArray", "An image in device memory.", py::module_local())
       .def(py::init(&make_device_array), py::arg("address"), py::arg("height"), py::arg("width"), py::arg("channels"),
            py::arg("strides"), py::arg("owner"));
 
-  py::class_<Pipeline>(m, "Pipeline")
+  py::class_<Pipeline>(m, "Pipeline", py::module_local())
       .def(py::init(&make_pipeline), py::arg("bundle"), py::arg("executor"), py::kw_only(), py::arg("device"),
            py::arg("resolutions"), py::arg("indicator"), py::arg("rounding"), py::arg("color"))
       .def("embed", &embed_images, py::arg("images"), py::kw_only(), py::arg("flip"), py::arg("normalize"))
