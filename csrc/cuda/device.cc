@@ -2,11 +2,12 @@
 
 namespace btnet::cuda {
 
-void check(cudaError_t status, const std::string& what) {
+void check(cudaError_t status, std::string_view what) {
   if (status == cudaSuccess) return;
   // Errors that do not break the context are reported by the next call, too, unless they are fetched.
   static_cast<void>(cudaGetLastError());
-  const std::string text = what + " failed: " + cudaGetErrorString(status) + " (" + cudaGetErrorName(status) + ")";
+  const std::string text =
+      std::string(what) + " failed: " + cudaGetErrorString(status) + " (" + cudaGetErrorName(status) + ")";
   if (status == cudaErrorMemoryAllocation) throw OutOfMemory(text);
   throw Error(text);
 }

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "btnet/error.h"
@@ -19,7 +20,7 @@ class OutOfMemory : public Error {
 };
 
 /// Throws OutOfMemory, or Error for any other failure; `what` says in a few words what could not be done.
-void check(cudaError_t status, const std::string& what);
+void check(cudaError_t status, std::string_view what);
 
 /// Throws BackendUnavailable that says why (no driver, no device, an index out of range) unless `device` can be used.
 void check_device(int device);

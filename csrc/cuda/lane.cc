@@ -2,9 +2,10 @@
 
 #include <cstdint>
 #include <cstring>
-#include <string>
+#include <utility>
 
 #include "cuda/resample.h"
+#include "resample/views.h"
 
 namespace btnet::cuda {
 namespace {
@@ -20,32 +21,10 @@ std::size_t row_bytes(int resolution, Element element) {
   return kPlanes * resolution * resolution * element_bytes(element);
 }
 
-/// Copies an image to `out`, its channels and the pixels of a row adjacent, rows staged_pitch() apart.
-void pack(const ImageView& image, std::byte* out) {
-  const std::size_t pitch = staged_pitch(image);
-  const bool packed = image.column_stride == image.channels && (image.channels == 1 || image.channel_stride == 1);
-  for (int y = 0; y < image.height; ++y) {
-    const std::uint8_t* row = image.data + y * image.row_stride;
-    auto* to = reinterpret_cast<std::uint8_t*>(out + y * pitch);
-    if (packed) {
-      std::memcpy(to, row, static_cast<std::size_t>(image.width) * image.channels);
-      continue;
-    }
-    for (int x = 0; x < image.width; ++x) {
-      for (int c = 0; c < image.channels; ++c) *to++ = row[x * image.column_stride + c * image.channel_stride];
-    }
-  }
-}
-
-/// The image as it lies at `data` once it has been packed there.
-ImageView packed_view(const ImageView& image, const std::byte* data) {
-  return {reinterpret_cast<const std::uint8_t*>(data),
-          image.height,
-          image.width,
-          image.channels,
-          static_cast<std::ptrdiff_t>(staged_pitch(image)),
-          image.channels,
-          1};
+/// The image as it lies at `data` once it has been copied there.
+ImageView staged_view(const ImageView& image, const std::byte* data) {
+  return packed_view(reinterpret_cast<const std::uint8_t*>(data), image.height, image.width, image.channels,
+                     static_cast<std::ptrdiff_t>(staged_pitch(image)));
 }
 
 }  // namespace
@@ -116,7 +95,7 @@ Lane::Tables Lane::make_tables(const Request& request, const std::vector<int>& r
     const std::size_t bytes = row_bytes(side, executor_.input_element());
     std::byte* input = static_cast<std::byte*>(branch.input.get()) + row_of[i] * bytes;
     const float* output = static_cast<const float*>(branch.output.get()) + std::size_t(row_of[i]) * bundle_.dim;
-    const ImageView view = image.on_device ? image.view : packed_view(image.view, staged);
+    const ImageView view = image.on_device ? image.view : staged_view(image.view, staged);
     resizes.push_back({view, side, input, request.flip ? input + bytes : nullptr});
     scatter.push_back({output, request.flip ? output + bundle_.dim : nullptr, static_cast<std::int64_t>(i)});
     staged += staged_bytes(image);
@@ -142,7 +121,10 @@ const ScatterRow* Lane::copy_in(const Request& request, const std::vector<int>& 
   std::byte* next = staging;
   for (std::size_t i = batch_.begin; i < batch_.end; ++i) {
     const SourceImage& image = request.images[i];
-    if (!image.on_device) pack(image.view, next);
+    if (!image.on_device) {
+      copy_packed(image.view, static_cast<std::ptrdiff_t>(staged_pitch(image.view)),
+                  reinterpret_cast<std::uint8_t*>(next));
+    }
     next += staged_bytes(image);
   }
   std::memcpy(next, tables.plan.bytes().data(), plan_bytes);

@@ -7,27 +7,13 @@
 
 #include "btnet/error.h"
 #include "resample/taps.h"
+#include "resample/views.h"
 
 namespace btnet::cuda {
 namespace {
 
 constexpr int kWarp = 32;
 constexpr int kAlignment = 16;
-
-void check_image(const ImageView& image) {
-  if (image.data == nullptr) throw InvalidImage("image has a null pointer for its pixels");
-  if (image.height < 1 || image.width < 1) {
-    throw InvalidImage("image is " + std::to_string(image.height) + " x " + std::to_string(image.width) +
-                       " pixels (height x width), expected at least 1 x 1");
-  }
-  if (image.channels != 1 && image.channels != 3) {
-    throw InvalidImage("image has " + std::to_string(image.channels) + " channels, expected 1 or 3");
-  }
-}
-
-void check_side(const char* name, int side) {
-  if (side < 1) throw InvalidOption(std::string(name) + " is " + std::to_string(side) + ", expected at least 1");
-}
 
 int divide_up(int value, int divisor) { return (value + divisor - 1) / divisor; }
 
@@ -133,7 +119,7 @@ DegradePlan::DegradePlan(const std::vector<Degrade>& images, Filter filter)
       throw InvalidOption("resolution is " + std::to_string(side) + ", expected 1 to " +
                           std::to_string(kMaxResolution));
     }
-    const ImageView small{nullptr, side, side, channels, std::ptrdiff_t{side} * channels, channels, 1};
+    const ImageView small = packed_view(nullptr, side, side, channels, std::ptrdiff_t{side} * channels);
     DegradeTask task{make_task(degrade.image, side, taps_), make_task(small, degrade.canonical, taps_)};
     task.up.out = degrade.out;
     small_bytes_ = std::max(small_bytes_, side * side * channels);

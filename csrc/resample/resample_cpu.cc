@@ -6,6 +6,7 @@
 #include "core/environment.h"
 #include "resample/passes.h"
 #include "resample/taps.h"
+#include "resample/views.h"
 
 namespace btnet {
 namespace {
@@ -35,38 +36,13 @@ void (*find_passes(Simd simd))(const Job&, Scratch&) {
   return resize_plain;
 }
 
-void check_image(const ImageView& image) {
-  if (image.data == nullptr) throw InvalidImage("image has a null pointer for its pixels");
-  if (image.height < 1 || image.width < 1) {
-    throw InvalidImage("image is " + std::to_string(image.height) + " x " + std::to_string(image.width) +
-                       " pixels (height x width), expected at least 1 x 1");
-  }
-  if (image.channels != 1 && image.channels != 3) {
-    throw InvalidImage("image has " + std::to_string(image.channels) + " channels, expected 1 or 3");
-  }
-}
-
-void check_side(const char* name, int side) {
-  if (side < 1) throw InvalidOption(std::string(name) + " is " + std::to_string(side) + ", expected at least 1");
-}
-
-ImageView packed_view(const std::uint8_t* data, int height, int width, int channels) {
-  return {data, height, width, channels, static_cast<std::ptrdiff_t>(width) * channels, channels, 1};
-}
-
 /// The image itself where its pixels are adjacent already, else a copy of it.
 ImageView pack(const ImageView& image, Scratch& scratch) {
-  if (image.column_stride == image.channels && (image.channels == 1 || image.channel_stride == 1)) return image;
-  const std::size_t bytes = static_cast<std::size_t>(image.height) * image.width * image.channels;
-  auto* copy = static_cast<std::uint8_t*>(scratch.get(Scratch::packed_image, bytes));
-  std::uint8_t* out = copy;
-  for (int y = 0; y < image.height; ++y) {
-    for (int x = 0; x < image.width; ++x) {
-      const std::uint8_t* pixel = image.data + y * image.row_stride + x * image.column_stride;
-      for (int c = 0; c < image.channels; ++c) *out++ = pixel[c * image.channel_stride];
-    }
-  }
-  return packed_view(copy, image.height, image.width, image.channels);
+  if (is_packed(image)) return image;
+  const std::ptrdiff_t pitch = static_cast<std::ptrdiff_t>(image.width) * image.channels;
+  auto* copy = static_cast<std::uint8_t*>(scratch.get(Scratch::packed_image, pitch * image.height));
+  copy_packed(image, pitch, copy);
+  return packed_view(copy, image.height, image.width, image.channels, pitch);
 }
 
 }  // namespace
@@ -112,10 +88,10 @@ void Resampler::State::resize(const ImageView& image, int height, int width, std
   check_side("width", width);
   ImageView source = pack(image, scratch);
   if (vertical_first(source.height, source.width, height, width)) {
-    const std::size_t bytes = static_cast<std::size_t>(height) * source.width * source.channels;
-    auto* half_way = static_cast<std::uint8_t*>(scratch.get(Scratch::half_way, bytes));
+    const std::ptrdiff_t pitch = static_cast<std::ptrdiff_t>(source.width) * source.channels;
+    auto* half_way = static_cast<std::uint8_t*>(scratch.get(Scratch::half_way, pitch * height));
     passes({source, height, source.width, filter, half_way, nullptr}, scratch);
-    source = packed_view(half_way, height, source.width, source.channels);
+    source = packed_view(half_way, height, source.width, source.channels, pitch);
   }
   passes({source, height, width, filter, out, planes}, scratch);
 }
@@ -146,10 +122,10 @@ void Resampler::degrade(const ImageView& image, int resolution, int canonical, s
   check_image(image);
   check_side("resolution", resolution);
   check_side("canonical", canonical);
-  const std::size_t bytes = static_cast<std::size_t>(resolution) * resolution * image.channels;
-  auto* small = static_cast<std::uint8_t*>(state_->scratch.get(Scratch::small_image, bytes));
+  const std::ptrdiff_t pitch = static_cast<std::ptrdiff_t>(resolution) * image.channels;
+  auto* small = static_cast<std::uint8_t*>(state_->scratch.get(Scratch::small_image, pitch * resolution));
   resize(image, resolution, resolution, small);
-  resize(packed_view(small, resolution, resolution, image.channels), canonical, canonical, out);
+  resize(packed_view(small, resolution, resolution, image.channels, pitch), canonical, canonical, out);
 }
 
 }  // namespace btnet

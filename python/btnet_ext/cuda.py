@@ -6,15 +6,14 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from btnet_ext.bundle import Bundle
 from btnet_ext.errors import BackendUnavailable, InvalidOption
 from btnet_ext.tensorrt import TensorRTExecutor
+from btnet_ext.trt_build import PRECISIONS
 from btnet_ext.trt_library import Gpu, find_tensorrt
 
-PRECISIONS = ("f32", "f16", "int8")
 HINTS = ("throughput", "latency")
 
 
@@ -46,7 +45,7 @@ def find_gpu(device: int) -> Gpu:
 
 
 def open_pipeline(
-    path: Path,
+    bundle: Bundle,
     device: int,
     *,
     precision: str,
@@ -66,11 +65,9 @@ def open_pipeline(
         if value not in known:
             raise InvalidOption(f"{option} must be one of {', '.join(known)} on a GPU, not {value!r}")
     with native().CurrentDevice(device):
-        executor = TensorRTExecutor(
-            Bundle.open(path), gpu=gpu, precision=precision, resolutions=list(resolutions) or None
-        )
+        executor = TensorRTExecutor(bundle, gpu=gpu, precision=precision, resolutions=list(resolutions) or None)
     return native().Pipeline(
-        path,
+        bundle.path,
         executor,
         device=device,
         resolutions=list(resolutions),

@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -101,8 +100,8 @@ class Engine:
             if threads is not None:
                 raise InvalidOption(f"threads is for device 'cpu', and device is {device!r}; got {threads!r}")
             self._device = f"cuda:{gpu}"
-            self._native = cuda.open_pipeline(Path(path), gpu, precision=precision, hint=hint, **choices)
             self._bundle = Bundle.open(path)
+            self._native = cuda.open_pipeline(self._bundle, gpu, precision=precision, hint=hint, **choices)
             self._memory = DeviceMemory(cuda.native(), gpu)
         training = self.bundle.metadata.get("training")
         if isinstance(training, dict) and training.get("demonstration") is True:

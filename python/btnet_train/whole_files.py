@@ -15,29 +15,31 @@ def whole_file(path: Path) -> Iterator[Callable[[bytes], None]]:
     """
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
 
-    @contextmanager
-    def named_errors() -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            rest = "; the one before is intact" if path.exists() else ""
-            raise OSError(error.errno, f"{path} cannot be saved ({error.strerror}){rest}") from error
-
     def append(content: bytes) -> None:
         rest = memoryview(content)
-        with named_errors():
+        with _naming(path):
             while rest:
                 rest = rest[file.write(rest) :]
 
-    with named_errors():
+    with _naming(path):
         # Not buffered: then closing the file writes nothing, and cannot hide the error of a full disk.
         file = part.open("xb", buffering=0)
     try:
         with file:
             yield append
-            with named_errors():
+            with _naming(path):
                 os.fsync(file.fileno())
-        with named_errors():
+        with _naming(path):
             part.rename(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Have errors say which file it was for, and whether there is still the one before."""
+    try:
+        yield
+    except OSError as error:
+        rest = "; the one before is intact" if path.exists() else ""
+        raise OSError(error.errno, f"{path} cannot be saved ({error.strerror}){rest}") from error

@@ -24,18 +24,8 @@ namespace {
 
 class EngineTest : public testing::Test {
  protected:
-  static Bundle bundle() {
-    Bundle made;
-    made.name = "fake";
-    made.dim = kDim;
-    made.canonical = 112;
-    made.resolutions = {7, 14, 28, 112};
-    made.normalization = {{100, 110, 120}, {10, 20, 40}};
-    return made;
-  }
-
   Engine make(const EngineOptions& options = {}, int slots = 2, int max_batch = 4) {
-    return Engine(bundle(), std::make_unique<FakeExecutor>(record_, slots, max_batch), options);
+    return Engine(fake_bundle(), std::make_unique<FakeExecutor>(record_, slots, max_batch), options);
   }
 
   static std::vector<Embedding> embed(const Engine& engine, const std::vector<Image>& images,
@@ -81,7 +71,7 @@ TEST_F(EngineTest, BgrIsSwapped) {
 }
 
 TEST_F(EngineTest, ABgrBundleTakesRgbSwapped) {
-  Bundle made = bundle();
+  Bundle made = fake_bundle();
   made.color = ColorOrder::bgr;
   const Engine engine(made, std::make_unique<FakeExecutor>(record_, 1));
   // Its first plane is blue, and the first mean and std are those of that plane.
@@ -120,12 +110,12 @@ TEST_F(EngineTest, FlipKeepsToTheLargestBatch) {
 
 // An executor that breaks its contract must not take the program down with it.
 TEST_F(EngineTest, ExecutorsThatBreakTheirContract) {
-  EXPECT_THROW(Engine(bundle(), std::make_unique<FakeExecutor>(record_, 1, 4, kDim + 1)), InvalidOption);
+  EXPECT_THROW(Engine(fake_bundle(), std::make_unique<FakeExecutor>(record_, 1, 4, kDim + 1)), InvalidOption);
   EXPECT_THROW(make({}, 0), InvalidOption) << "no slots";
   EXPECT_THROW(make({}, -1), InvalidOption) << "fewer than no slots";
   EXPECT_THROW(make({}, 1, 1), InvalidOption) << "no room for an image and its mirror image";
   EXPECT_THROW(make({}, 1, 0), InvalidOption) << "no room for an image";
-  EXPECT_THROW(Engine(bundle(), nullptr), InvalidOption) << "no executor";
+  EXPECT_THROW(Engine(fake_bundle(), nullptr), InvalidOption) << "no executor";
 }
 
 class ZeroExecutor final : public Executor {
@@ -137,7 +127,7 @@ class ZeroExecutor final : public Executor {
 };
 
 TEST_F(EngineTest, AZeroEmbeddingStaysZero) {
-  const Engine engine(bundle(), std::make_unique<ZeroExecutor>());
+  const Engine engine(fake_bundle(), std::make_unique<ZeroExecutor>());
   expect_close(embed(engine, {plain(7, 7, 1, 2, 3)})[0], Embedding(kDim, 0.0f));
 }
 
@@ -313,7 +303,7 @@ class SlowExecutor final : public Executor {
 
 TEST_F(EngineTest, WhatPollThrowsComesOut) {
   std::atomic<int> runs{0};
-  const Engine engine(bundle(), std::make_unique<SlowExecutor>(runs));
+  const Engine engine(fake_bundle(), std::make_unique<SlowExecutor>(runs));
   const std::vector<Image> images(400, plain(7, 7, 1, 1, 1));
   EXPECT_THROW(embed(engine, images, {false, true, [] { throw std::logic_error("interrupted"); }}), std::logic_error);
   EXPECT_LT(runs, 200) << "nothing was cancelled";
@@ -375,7 +365,7 @@ TEST_F(EngineTest, AForkedChildMayReplaceTheEngine) {
   Engine engine = make();
   Record own;
   EXPECT_TRUE(child_succeeds([&] {
-    engine = Engine(bundle(), std::make_unique<FakeExecutor>(own, 2));
+    engine = Engine(fake_bundle(), std::make_unique<FakeExecutor>(own, 2));
     return embed(engine, {plain(7, 7, 130, 150, 200)}, raw())[0][4] == 7;
   }));
 }

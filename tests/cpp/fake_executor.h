@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "btnet/bundle.h"
 #include "btnet/executor.h"
 #include "btnet/image.h"
 
@@ -17,6 +18,17 @@ namespace btnet {
 
 constexpr int kDim = 5;
 using Embedding = std::vector<float>;
+
+/// A bundle that exists in memory only, for executors that need none on disk.
+inline Bundle fake_bundle() {
+  Bundle made;
+  made.name = "fake";
+  made.dim = kDim;
+  made.canonical = 112;
+  made.resolutions = {7, 14, 28, 112};
+  made.normalization = {{100, 110, 120}, {10, 20, 40}};
+  return made;
+}
 
 /// What the tests see of an executor that the engine owns.
 struct Record {

@@ -16,7 +16,10 @@ HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"
 FILTERS = ["bicubic", "bilinear"]
 EMULATOR = [HERE / name for name in ("emulator/block.cc", "emulator/fiber.cc", "emulated_runtime.cc")]
-DEVICE_CODE = [CSRC / "cuda" / name for name in ("resample.cu", "dispatch.cu", "resize_plan.cc", "device.cc")]
+DEVICE_CODE = [
+    *(CSRC / "cuda" / name for name in ("resample.cu", "dispatch.cu", "resize_plan.cc", "device.cc")),
+    CSRC / "resample" / "views.cc",
+]
 KERNELS = [*DEVICE_CODE, *EMULATOR, *(HERE / name for name in ("kernels_emulated.cc", "faulty_kernels.cu"))]
 # Contraction off, as with nvcc's -fmad=false.
 FLAGS = [

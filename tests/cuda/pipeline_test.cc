@@ -59,16 +59,6 @@ class MeansOnDevice final : public DeviceExecutor {
   int dim_;
 };
 
-Bundle means_bundle() {
-  Bundle made;
-  made.name = "fake";
-  made.dim = kDim;
-  made.canonical = 112;
-  made.resolutions = {7, 14, 28, 112};
-  made.normalization = {{100, 110, 120}, {10, 20, 40}};
-  return made;
-}
-
 std::vector<Image> mixed(std::size_t count, int seed) {
   std::mt19937 random(seed);
   std::vector<Image> images;
@@ -99,7 +89,7 @@ std::vector<float> embed(const Pipeline& pipeline, const std::vector<SourceImage
 std::vector<float> expected(const std::vector<SourceImage>& images, const EmbedOptions& options = {},
                             const EngineOptions& engine_options = {}) {
   Record record;
-  const Engine engine(means_bundle(), std::make_unique<FakeExecutor>(record, 1, 8), engine_options);
+  const Engine engine(fake_bundle(), std::make_unique<FakeExecutor>(record, 1, 8), engine_options);
   std::vector<ImageView> views;
   for (const SourceImage& image : images) views.push_back(image.view);
   std::vector<float> out(images.size() * kDim);
@@ -128,7 +118,7 @@ class PipelineTest : public testing::Test {
   }
 
   Pipeline make(const PipelineOptions& options = {}) {
-    return Pipeline(means_bundle(), std::make_unique<MeansOnDevice>(record_), options);
+    return Pipeline(fake_bundle(), std::make_unique<MeansOnDevice>(record_), options);
   }
 
   DeviceRecord record_;
@@ -259,7 +249,7 @@ TEST_F(PipelineTest, AnInvalidImageIsNamedBeforeAnyWork) {
 
 TEST_F(PipelineTest, ExecutorsThatBreakTheirContract) {
   const auto fails = [&](std::vector<int> sizes, int dim = kDim) {
-    EXPECT_THROW(Pipeline(means_bundle(), std::make_unique<MeansOnDevice>(record_, std::move(sizes), dim)),
+    EXPECT_THROW(Pipeline(fake_bundle(), std::make_unique<MeansOnDevice>(record_, std::move(sizes), dim)),
                  InvalidOption);
   };
   fails({1, 2}, kDim + 1);
@@ -268,7 +258,7 @@ TEST_F(PipelineTest, ExecutorsThatBreakTheirContract) {
   fails({0, 2});
   fails({4, 2});
   fails({2, 2});
-  EXPECT_THROW(Pipeline(means_bundle(), nullptr), InvalidOption);
+  EXPECT_THROW(Pipeline(fake_bundle(), nullptr), InvalidOption);
 }
 
 TEST_F(PipelineTest, WithoutAGpuItSaysWhy) {
