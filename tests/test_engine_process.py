@@ -142,6 +142,25 @@ def test_keyboard_interrupt(small_bundle: Path) -> None:
     assert took < whole / 2
 
 
+LET_GO_ELSEWHERE = """
+import os, signal, sys, threading
+from btnet_ext import Engine
+engines = [Engine(sys.argv[1], resolutions=[7])]
+thread = threading.Thread(target=engines.clear)
+thread.start()
+thread.join()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_signals_after_another_thread_let_go_of_an_engine(small_bundle: Path) -> None:
+    """Python runs its handlers on the signal stack, which OpenVINO replaces by one that it unmaps in the end."""
+    assert run(LET_GO_ELSEWHERE, small_bundle).stdout == "interrupted\n"
+
+
 FORK = """
 import os, sys
 import numpy as np

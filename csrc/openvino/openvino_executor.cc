@@ -12,6 +12,7 @@
 #include "core/sha256.h"
 #include "core/text.h"
 #include "openvino/network_cache.h"
+#include "openvino/signal_stack.h"
 
 namespace btnet {
 namespace {
@@ -88,6 +89,7 @@ class OpenVinoExecutor final : public Executor {
  public:
   OpenVinoExecutor(const Bundle& bundle, const std::vector<int>& resolutions, const OpenVinoOptions& options)
       : bundle_(bundle), precision_(options.precision), cache_(cache_folder() / "openvino", options.log) {
+    const SignalStackScope signal_stack;  // before anything that loads the plugin
     const bool latency = is_latency(options.hint);
     const int threads = check_threads(options.threads);
     check_precision(core_, bundle_, precision_);

@@ -2,9 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <csignal>
+#include <cstdint>
 #include <cstdlib>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "btnet/engine.h"
@@ -131,6 +135,34 @@ TEST_F(OpenVinoExecutorTest, OptionsThatDoNotExist) {
   EngineOptions cuda = options();
   cuda.device = "cuda:0";
   expect_in("cuda:0", message_of<BackendUnavailable>([&] { Engine(path, cuda); }));
+}
+
+TEST_F(OpenVinoExecutorTest, LeavesTheThreadItsSignalStack) {
+  const auto path = bundle();
+  std::vector<char> memory(1 << 20);
+  stack_t own = {}, first = {}, now = {};
+  own.ss_sp = memory.data();
+  own.ss_size = memory.size();
+  ASSERT_EQ(sigaltstack(&own, &first), 0);
+  auto engine = std::make_unique<Engine>(path, options());
+  EXPECT_THROW(Engine(bundle(4), options()), BundleError);
+  EXPECT_EQ(sigaltstack(nullptr, &now), 0);
+  EXPECT_EQ(now.ss_sp, own.ss_sp);
+  std::thread([&] { engine.reset(); }).join();
+  static std::uintptr_t handled_on;
+  struct sigaction handler = {}, before = {};
+  handler.sa_handler = [](int) {
+    const char here = 0;
+    handled_on = reinterpret_cast<std::uintptr_t>(&here);
+  };
+  handler.sa_flags = SA_ONSTACK;
+  ASSERT_EQ(sigaction(SIGUSR1, &handler, &before), 0);
+  EXPECT_EQ(raise(SIGUSR1), 0);
+  sigaction(SIGUSR1, &before, nullptr);
+  const auto start = reinterpret_cast<std::uintptr_t>(memory.data());
+  EXPECT_GE(handled_on, start);
+  EXPECT_LT(handled_on, start + memory.size());
+  ASSERT_EQ(sigaltstack(&first, nullptr), 0);
 }
 
 }  // namespace
