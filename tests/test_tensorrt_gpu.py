@@ -1,19 +1,20 @@
-"""The executor on a GPU, where there is one: embeddings, batch sizes, slots, recorded graphs. Memory is torch's."""
+"""TensorRT on a GPU, where there is one. The executor: batch sizes, slots, recorded graphs, in memory of torch's; and
+the engine with it.
+"""
 
-import os
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 
-from btnet_ext import BackendUnavailable, Bundle
+from btnet_ext import BackendUnavailable, Bundle, Engine
 from btnet_ext.tensorrt import TensorRTExecutor
 from btnet_ext.trt_library import Gpu, find_tensorrt
 from btnet_ext.trt_plans import Batches
-from reference import cosines
+from missing import give_up
+from reference import cosines, faces
 from stand_in_tensorrt import one_thread
 
 pytestmark = pytest.mark.tensorrt
@@ -22,21 +23,15 @@ SEED = 42
 LOWEST = {"f32": 0.99999, "f16": 0.9999}
 
 
-def give_up(reason: str) -> NoReturn:
-    if os.environ.get("BTNET_REQUIRE_TENSORRT") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="module")
 def gpu() -> Gpu:
     if not torch.cuda.is_available():
-        give_up("no GPU, or this torch has no CUDA")
+        give_up("BTNET_REQUIRE_TENSORRT", "no GPU, or this torch has no CUDA")
     found = Gpu(torch.cuda.get_device_name(), torch.cuda.get_device_capability())
     try:
         find_tensorrt(found)
     except BackendUnavailable as error:
-        give_up(str(error))
+        give_up("BTNET_REQUIRE_TENSORRT", str(error))
     return found
 
 
@@ -66,3 +61,12 @@ def test_on_a_gpu(small_bundle: Path, gpu: Gpu, precision: str) -> None:
             graph.replay()
             torch.cuda.synchronize()
             assert cosines(rows.cpu().numpy(), expected).min() >= LOWEST[precision]
+
+
+@pytest.mark.parametrize("precision", ["f32", "f16"])
+def test_engine_on_a_gpu(small_bundle: Path, gpu: Gpu, precision: str) -> None:
+    images = faces([(7, 6), (12, 9), (25, 28), (60, 50), (112, 112)] * 20, SEED)
+    expected = Engine(small_bundle).embed(images, flip=True)
+    engine = Engine(small_bundle, device="cuda", precision=precision)
+    for _ in range(3):  # cold, recording graphs, replaying them
+        assert cosines(engine.embed(images, flip=True), expected).min() >= LOWEST[precision]

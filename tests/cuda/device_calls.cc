@@ -1,32 +1,39 @@
-/// What the tests of the emulated module _cuda need beside it, for ctypes.
+/// For devices.py: memory and work of a device, emulated or real. Errors are returned as CUDA's numbers, 0 for none.
 
-#include <cstdint>
-#include <cstring>
+#include <cuda_runtime_api.h>
 
-#include "emulated_runtime.h"
+#include <cstddef>
 
 extern "C" {
 
-using Callback = void (*)(std::int64_t);
+using Callback = void (*)(void*);
 
-/// Has a stream call `callback(number)` when its turn comes.
-void emulated_call(CUstream_st* stream, Callback callback, std::int64_t number) {
-  emulated::enqueue(stream, [=] { callback(number); });
+/// Has a stream call `callback(argument)` when its turn comes.
+int device_call(CUstream_st* stream, Callback callback, void* argument) {
+  return cudaLaunchHostFunc(stream, callback, argument);
 }
 
-void emulated_set_devices(int count) { emulated::set_devices(count); }
-void emulated_set_capacity(std::size_t bytes) { emulated::set_capacity(bytes); }
+int device_copy(CUstream_st* stream, void* to, const void* from, std::size_t bytes) {
+  return cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream);
+}
 
-std::size_t emulated_live_blocks() { return emulated::live().device_blocks; }
-
-/// A copy of `bytes` bytes in device memory; null if there is no room.
-void* emulated_upload(const void* from, std::size_t bytes) {
+/// A copy of `bytes` bytes in device memory; null where that fails.
+void* device_upload(const void* from, std::size_t bytes) {
   void* memory = nullptr;
   if (cudaMalloc(&memory, bytes) != cudaSuccess) return nullptr;
-  std::memcpy(memory, from, bytes);
-  return memory;
+  if (cudaMemcpy(memory, from, bytes, cudaMemcpyHostToDevice) == cudaSuccess) return memory;
+  cudaFree(memory);
+  return nullptr;
 }
 
-void emulated_free(void* memory) { cudaFree(memory); }
+int device_free(void* memory) { return cudaFree(memory); }
+
+/// Host memory that the device copies from and to; null where there is none.
+void* device_pin(std::size_t bytes) {
+  void* memory = nullptr;
+  return cudaHostAlloc(&memory, bytes, cudaHostAllocDefault) == cudaSuccess ? memory : nullptr;
+}
+
+int device_unpin(void* memory) { return cudaFreeHost(memory); }
 
 }  // extern "C"

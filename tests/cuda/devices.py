@@ -1,29 +1,32 @@
-"""The module btnet_ext._cuda on an emulated device, and ONNX Runtime in TensorRT's place."""
+"""A device for `Engine(device="cuda")`, emulated or real, and ONNX Runtime in TensorRT's place."""
 
 import ctypes
 import importlib.util
 import sys
 import sysconfig
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import emulated
 import numpy as np
+import nvcc
 import onnxruntime
 import openvino
 import pybind11
+from kernels import CSRC, DEVICE_CODE, HERE
 
 from btnet_ext import Bundle
 
+CALLS = HERE / "device_calls.cc"
 SOURCES = [
-    *emulated.DEVICE_CODE,
+    *DEVICE_CODE,
     *emulated.EMULATOR,
-    *(emulated.CSRC / "cuda" / name for name in ("request.cc", "lane.cc", "pipeline.cc")),
-    *(emulated.CSRC / "python" / name for name in ("bind_cuda.cc", "calls.cc", "dlpack.cc", "errors.cc")),
-    emulated.CSRC / "python" / "image_view.cc",
-    emulated.HERE / "emulated_module.cc",
+    *(CSRC / "cuda" / name for name in ("request.cc", "lane.cc", "pipeline.cc")),
+    *(CSRC / "python" / name for name in ("bind_cuda.cc", "calls.cc", "dlpack.cc", "errors.cc", "image_view.cc")),
+    *(CALLS, HERE / "emulated_device.cc"),
 ]
 
 
@@ -36,8 +39,63 @@ def build_module(folder: Path, cuda_include: Path, installed: Path) -> Path:
     return emulated.build(library, includes, sources=SOURCES, links=links)
 
 
-class EmulatedDevice:
-    """The module, and what the tests do to its device."""
+def build_calls(folder: Path, cuda_home: Path) -> Path:
+    """Build device_calls.cc for a GPU."""
+    return nvcc.build_library(cuda_home, [CALLS], folder / "device_calls.so", architectures=[])
+
+
+class Device:
+    """A build of the module _cuda, and the functions of device_calls.cc on the device that it uses."""
+
+    def __init__(self, module: ModuleType, calls: Path) -> None:
+        self.module = module
+        self._library = ctypes.CDLL(str(calls))
+        self._library.device_upload.restype = self._library.device_pin.restype = ctypes.c_void_p
+        self._works: dict[int, Callable[[], None]] = {}
+        self._callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda number: self._works[number]())
+
+    def call_in(self, stream: int, work: Callable[[], None]) -> None:
+        """Have a stream call `work()` when its turn comes; more than once, if it is recorded in a graph."""
+        number = len(self._works) + 1
+        self._works[number] = work
+        self._check("device_call", ctypes.c_void_p(stream), self._callback, ctypes.c_void_p(number))
+
+    def copy_in(self, stream: int, to: int, start: int, size: int) -> None:
+        """Have a stream copy between the device and pinned memory."""
+        addresses = map(ctypes.c_void_p, (stream, to, start))
+        self._check("device_copy", *addresses, ctypes.c_size_t(size))
+
+    def upload(self, array: np.ndarray) -> "UploadedArray":
+        return UploadedArray(self, array)
+
+    def copy_to_device(self, start: int, size: int) -> int:
+        """Return the address of a copy in device memory, which `free` gives back."""
+        return self._address("device_upload", ctypes.c_void_p(start), size)
+
+    def free(self, address: int) -> None:
+        self._check("device_free", ctypes.c_void_p(address))
+
+    def pin(self, owner: object, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+        """Return an array in host memory that streams copy from and to, for as long as `owner` lives."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        address = self._address("device_pin", size)
+        weakref.finalize(owner, self._check, "device_unpin", ctypes.c_void_p(address))
+        return np.frombuffer((ctypes.c_char * size).from_address(address), dtype).reshape(shape)
+
+    def _address(self, function: str, *arguments: Any) -> int:
+        *others, size = arguments
+        address = getattr(self._library, function)(*others, ctypes.c_size_t(size))
+        if address is None:
+            raise MemoryError(f"{function}: no {size} bytes")
+        return int(address)
+
+    def _check(self, function: str, *arguments: object) -> None:
+        if error := getattr(self._library, function)(*arguments):
+            raise RuntimeError(f"{function}: CUDA's error {error}")
+
+
+class EmulatedDevice(Device):
+    """One that is emulated, and what can be done to no other."""
 
     def __init__(self, path: Path) -> None:
         # Not the name of the real module: pybind11 gives the first one that was loaded to whoever loads another of
@@ -45,20 +103,10 @@ class EmulatedDevice:
         spec = importlib.util.spec_from_file_location("emulated_device._cuda", path)
         assert spec is not None
         assert spec.loader is not None
-        self.module: ModuleType = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self.module)
-        self._library = ctypes.CDLL(str(path))
-        self._library.emulated_upload.restype = ctypes.c_void_p
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        super().__init__(module, path)
         self._library.emulated_live_blocks.restype = ctypes.c_size_t
-        self._calls: dict[int, Any] = {}
-        self._number = 0
-        self._callback = ctypes.CFUNCTYPE(None, ctypes.c_int64)(lambda number: self._calls[number]())
-
-    def call_in(self, stream: int, work: Any) -> None:
-        """Have a stream call `work()` when its turn comes; more than once, if it is recorded in a graph."""
-        self._number += 1
-        self._calls[self._number] = work
-        self._library.emulated_call(ctypes.c_void_p(stream), self._callback, ctypes.c_int64(self._number))
 
     def set_devices(self, count: int) -> None:
         self._library.emulated_set_devices(count)
@@ -70,17 +118,14 @@ class EmulatedDevice:
         """Blocks of device memory that nobody has given back."""
         return int(self._library.emulated_live_blocks())
 
-    def upload(self, array: np.ndarray) -> "UploadedArray":
-        return UploadedArray(self._library, array)
-
 
 class UploadedArray:
-    """An array in the memory of the emulated device, with the strides that it had; the CUDA array interface."""
+    """An array in the memory of a device, with the strides that it had; the CUDA array interface."""
 
-    def __init__(self, library: ctypes.CDLL, array: np.ndarray) -> None:
-        self._library = library
+    def __init__(self, device: Device, array: np.ndarray) -> None:
+        self._device = device
         low, high = np.lib.array_utils.byte_bounds(array)
-        self._memory = library.emulated_upload(ctypes.c_void_p(low), ctypes.c_size_t(high - low))
+        self._memory = device.copy_to_device(low, high - low)
         self.__cuda_array_interface__ = {
             "shape": array.shape,
             "typestr": array.dtype.str,
@@ -90,7 +135,7 @@ class UploadedArray:
         }
 
     def __del__(self) -> None:
-        self._library.emulated_free(ctypes.c_void_p(self._memory))
+        self._device.free(self._memory)
 
 
 class _Tensor(ctypes.Structure):
@@ -143,46 +188,54 @@ class DLPackArray:
 
 
 class OnnxExecutor:
-    """Runs a bundle's graphs with ONNX Runtime, as work of emulated streams."""
+    """Runs a bundle's graphs with ONNX Runtime on the host, as work of the device's streams."""
 
     SIZES = (1, 4, 16)
+    element = "f32"
 
-    def __init__(self, device: EmulatedDevice, bundle: Bundle, resolutions: Sequence[int] | None) -> None:
+    def __init__(self, device: Device, bundle: Bundle, resolutions: Sequence[int] | None) -> None:
         self._device = device
         self._dim = bundle.dim
         graphs = bundle.metadata["graphs"]["f32"]
+        used = [resolution for resolution in bundle.resolutions if resolution in (resolutions or bundle.resolutions)]
         self._sessions = {
-            resolution: onnxruntime.InferenceSession(bundle.path / graphs[str(resolution)])
-            for resolution in resolutions or bundle.resolutions
-            if resolution in bundle.resolutions
+            resolution: onnxruntime.InferenceSession(bundle.path / graphs[str(resolution)]) for resolution in used
+        }
+        most = self.SIZES[-1]
+        self._buffers = {
+            (resolution, slot): (
+                device.pin(
+                    self, (most, 3, resolution, resolution), {"f32": np.float32, "f16": np.float16}[self.element]
+                ),
+                device.pin(self, (most, self._dim), np.float32),
+            )
+            for resolution in used
+            for slot in (0, 1)
         }
 
     def dim(self) -> int:
         return self._dim
 
     def input_element(self) -> str:
-        return "f32"
+        return self.element
 
     def batch_sizes(self, resolution: int) -> list[int]:
         return list(self.SIZES)
 
     def enqueue(self, resolution: int, count: int, input: int, output: int, stream: int, slot: int) -> None:  # noqa: A002
-        images = floats_at(input, (count, 3, resolution, resolution))
-        rows = floats_at(output, (count, self._dim))
+        images, rows = (buffer[:count] for buffer in self._buffers[resolution, slot])
+        session = self._sessions[resolution]
 
         def run() -> None:
-            rows[:] = self._sessions[resolution].run(None, {"input": images})[0]
+            rows[:] = session.run(None, {"input": images.astype(np.float32)})[0]
 
+        self._device.copy_in(stream, images.ctypes.data, input, images.nbytes)
         self._device.call_in(stream, run)
+        self._device.copy_in(stream, output, rows.ctypes.data, rows.nbytes)
 
 
-def floats_at(address: int, shape: tuple[int, ...]) -> np.ndarray:
-    values = ctypes.cast(address, ctypes.POINTER(ctypes.c_float))
-    return np.ctypeslib.as_array(values, shape)
-
-
-def install(patch: Any, device: EmulatedDevice) -> None:
-    """Have btnet_ext find the emulated device and this executor."""
+def install(patch: Any, device: Device, executor: type[OnnxExecutor] = OnnxExecutor) -> None:
+    """Have btnet_ext use this device, with this kind of executor."""
     from btnet_ext import cuda
 
     patch.setitem(sys.modules, "btnet_ext._cuda", device.module)
@@ -191,5 +244,5 @@ def install(patch: Any, device: EmulatedDevice) -> None:
     patch.setattr(
         cuda,
         "TensorRTExecutor",
-        lambda bundle, *, gpu, precision, resolutions: OnnxExecutor(device, bundle, resolutions),
+        lambda bundle, *, gpu, precision, resolutions: executor(device, bundle, resolutions),
     )

@@ -270,9 +270,17 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
   });
 }
 
-cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStream_t stream) {
+cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind) {
   if (fails()) return done(cudaErrorInvalidValue);
-  return put(stream, [=] { std::memset(memory, value, bytes); });
+  advance(idle);
+  const OpenMemory open;
+  if (bytes > 0) std::memcpy(to, from, bytes);
+  return cudaSuccess;
+}
+
+cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void* argument) {
+  if (fails()) return done(cudaErrorLaunchFailure);
+  return put(stream, [=] { function(argument); });
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
@@ -369,8 +377,6 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
 }
 
 cudaError_t cudaGetLastError() { return std::exchange(device().last, cudaSuccess); }
-
-cudaError_t cudaPeekAtLastError() { return device().last; }
 
 const char* cudaGetErrorString(cudaError_t status) {
   switch (status) {

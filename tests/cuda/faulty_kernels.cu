@@ -2,8 +2,10 @@
 #include <string>
 
 #include "cuda/launch.h"
+#include "emulated_runtime.h"
 
-/// Kernels for the emulator's own tests: what it has to compute, and what it has to catch.
+/// For kernels.py: kernels for the emulator's own tests (what it has to compute, and what it has to catch), and what
+/// else can be done to an emulated device only.
 namespace {
 
 constexpr int kThreads = 64;
@@ -116,8 +118,18 @@ void run_case(const std::string& name, int* values, int count) {
 
 }  // namespace
 
+extern "C" {
+
+void emulated_set_order(unsigned order) { emulator::set_order(order); }
+
+const char* emulated_last_failure() {
+  static std::string message;
+  message = emulated::last_failure();
+  return message.c_str();
+}
+
 /// Null, or what went wrong.
-extern "C" const char* emulated_run_case(const char* name, int* values, int count) {
+const char* emulated_run_case(const char* name, int* values, int count) {
   static std::string message;
   try {
     run_case(name, values, count);
@@ -127,3 +139,5 @@ extern "C" const char* emulated_run_case(const char* name, int* values, int coun
     return message.c_str();
   }
 }
+
+}  // extern "C"

@@ -6,17 +6,16 @@
 #include "cuda/device.h"
 #include "cuda/dispatch.h"
 #include "cuda/resample.h"
-#include "emulated_runtime.h"
-#include "emulator/block.h"
 
-/// The kernels for emulated.py: images come from host memory, travel to the emulated device, each into an allocation of
-/// exactly its size, and the results travel back. Every function returns null, or what went wrong.
+/// The kernels for kernels.py, on the emulated device or on a GPU: images come from host memory, travel to the device,
+/// each into an allocation of exactly its size, and the results travel back. Every function returns null, or what went
+/// wrong.
 namespace {
 
 using namespace btnet;
 using namespace btnet::cuda;
 
-/// An image in host memory, and where its results go; field for field as in emulated.py.
+/// An image in host memory, and where its results go; field for field as in kernels.py.
 struct HostImage {
   const void* bytes;         // all that the view can reach,
   std::int64_t size, first;  // how many, and which of them is the first pixel
@@ -89,7 +88,7 @@ const char* report(const Call& call) {
     call();
     return nullptr;
   } catch (const std::exception& error) {
-    message = error.what() + (": " + emulated::last_failure());
+    message = error.what();
     return message.c_str();
   }
 }
@@ -98,10 +97,8 @@ const char* report(const Call& call) {
 
 extern "C" {
 
-void emulated_set_order(unsigned order) { emulator::set_order(order); }
-
-const char* emulated_resize_normalize(const HostImage* images, int count, int filter, const float* mean,
-                                      const float* std, int swap_red_blue, int element) {
+const char* call_resize_normalize(const HostImage* images, int count, int filter, const float* mean, const float* std,
+                                  int swap_red_blue, int element) {
   return report([&] {
     Device device;
     std::vector<Resize> resizes;
@@ -121,7 +118,7 @@ const char* emulated_resize_normalize(const HostImage* images, int count, int fi
   });
 }
 
-int emulated_count_tables(const HostImage* images, int count) {
+int call_count_tables(const HostImage* images, int count) {
   std::vector<Resize> resizes;
   for (int i = 0; i < count; ++i) {
     resizes.push_back({view(images[i], images[i].bytes), static_cast<int>(images[i].side), nullptr, nullptr});
@@ -129,7 +126,7 @@ int emulated_count_tables(const HostImage* images, int count) {
   return static_cast<int>(ResizePlan(resizes, Filter::bicubic).taps().tables().size());
 }
 
-const char* emulated_degrade(const HostImage* images, int count, int filter) {
+const char* call_degrade(const HostImage* images, int count, int filter) {
   return report([&] {
     Device device;
     std::vector<Degrade> degrades;
@@ -148,8 +145,8 @@ const char* emulated_degrade(const HostImage* images, int count, int filter) {
 }
 
 /// rows: row_count x dim; mirrored: the same, or null. Row i goes to destinations[i] of `out`, out_count x dim.
-const char* emulated_scatter_rows(const float* rows, const float* mirrored, const std::int64_t* destinations,
-                                  int row_count, int dim, int shift, int normalize, float* out, int out_count) {
+const char* call_scatter_rows(const float* rows, const float* mirrored, const std::int64_t* destinations, int row_count,
+                              int dim, int shift, int normalize, float* out, int out_count) {
   return report([&] {
     Device device;
     const std::size_t row_bytes = dim * sizeof(float);

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from emulated import FILTERS, Kernels
+from kernels import FILTERS, Kernels
 from test_resize_kernels import noise
 
 from pillow_reference import pillow_resize

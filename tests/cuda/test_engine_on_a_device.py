@@ -1,4 +1,4 @@
-"""Engine(device="cuda") on the emulated device equals the engine on the CPU."""
+"""Engine(device="cuda") equals the engine on the CPU: on the emulated device, and on a GPU where there is one."""
 
 import io
 import logging
@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import emulated_module
+import devices
 import numpy as np
 import pytest
-from emulated_module import DLPackArray, EmulatedDevice
+from devices import Device, DLPackArray, EmulatedDevice
+from kernels import GPU
 from PIL import Image
 
 from btnet_ext import BackendUnavailable, BtnetError, Engine, InvalidImage, InvalidOption, cuda
+from btnet_ext.trt_library import Gpu
+from reference import cosines
 
 SEED = 12
 RESOLUTIONS = [7, 14, 28, 112]
@@ -24,17 +27,36 @@ RESOLUTIONS = [7, 14, 28, 112]
 @pytest.fixture(scope="module")
 def built(cuda_home: Path, installed: Path, tmp_path_factory: pytest.TempPathFactory) -> EmulatedDevice:
     folder = tmp_path_factory.mktemp("module")
-    return EmulatedDevice(emulated_module.build_module(folder, cuda_home / "include", installed))
+    return EmulatedDevice(devices.build_module(folder, cuda_home / "include", installed))
 
 
 @pytest.fixture
-def device(built: EmulatedDevice, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmulatedDevice]:
+def emulated_device(built: EmulatedDevice, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmulatedDevice]:
     built.set_devices(1)
     built.set_capacity(2**40)
-    emulated_module.install(monkeypatch, built)
+    devices.install(monkeypatch, built)
     yield built
     cuda.native.cache_clear()
     assert built.live_blocks() == 0
+
+
+@pytest.fixture(scope="session")
+def gpu_calls(gpu: Gpu, cuda_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return devices.build_calls(tmp_path_factory.mktemp("gpu_calls"), cuda_home)
+
+
+@pytest.fixture
+def gpu_device(gpu_calls: Path, monkeypatch: pytest.MonkeyPatch) -> Device:
+    device = Device(cuda.native(), gpu_calls)
+    devices.install(monkeypatch, device)
+    return device
+
+
+@pytest.fixture(params=["emulated", GPU])
+def device(request: pytest.FixtureRequest) -> Device:
+    """A device that all tests can use."""
+    found: Device = request.getfixturevalue(f"{request.param}_device")
+    return found
 
 
 def noise(count: int, longest: int) -> list[np.ndarray]:
@@ -51,7 +73,7 @@ def check(actual: np.ndarray, expected: np.ndarray) -> None:
 
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("normalize", [False, True])
-def test_equals_the_cpu(device: EmulatedDevice, small_bundle: Path, flip: bool, normalize: bool) -> None:
+def test_equals_the_cpu(device: Device, small_bundle: Path, flip: bool, normalize: bool) -> None:
     images = [*noise(9, 30), noise(1, 200)[0], noise(1, 30)[0][..., ::-1], noise(1, 30)[0][::-1, ::2, 0]]
     expected = Engine(small_bundle).embed(images, flip=flip, normalize=normalize)
     engine = Engine(small_bundle, device="cuda")
@@ -71,7 +93,7 @@ def crops(data_folder: Path) -> list[np.ndarray]:
     return [np.asarray(image) for image in (*images, *shrunk)]
 
 
-def test_native_crops(device: EmulatedDevice, small_bundle: Path, crops: list[np.ndarray]) -> None:
+def test_native_crops(device: Device, small_bundle: Path, crops: list[np.ndarray]) -> None:
     cpu, gpu = Engine(small_bundle), Engine(small_bundle, device="cuda")
     assert set(gpu.select(crops)) == set(RESOLUTIONS)
     np.testing.assert_array_equal(gpu.select(crops), cpu.select(crops))
@@ -79,7 +101,7 @@ def test_native_crops(device: EmulatedDevice, small_bundle: Path, crops: list[np
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 1000])
-def test_any_number_of_images(device: EmulatedDevice, small_bundle: Path, count: int) -> None:
+def test_any_number_of_images(device: Device, small_bundle: Path, count: int) -> None:
     images = noise(count, 8)
     expected = Engine(small_bundle, resolutions=[7]).embed(images)
     engine = Engine(small_bundle, device="cuda:0", resolutions=[7])
@@ -90,7 +112,7 @@ def test_any_number_of_images(device: EmulatedDevice, small_bundle: Path, count:
         check(np.concatenate(blocks), expected)
 
 
-def test_images_in_device_memory(device: EmulatedDevice, small_bundle: Path) -> None:
+def test_images_in_device_memory(device: Device, small_bundle: Path) -> None:
     images = noise(6, 40)
     expected = Engine(small_bundle).embed([*images, images[0][::-1, :, ::-1]])
     engine = Engine(small_bundle, device="cuda")
@@ -101,7 +123,7 @@ def test_images_in_device_memory(device: EmulatedDevice, small_bundle: Path) -> 
     np.testing.assert_array_equal(engine.select(mixed), engine.select(images))
 
 
-def test_images_through_dlpack(device: EmulatedDevice, small_bundle: Path) -> None:
+def test_images_through_dlpack(device: Device, small_bundle: Path) -> None:
     images = noise(3, 40)
     flipped = images[0][::-1, :, ::-1]
     engine = Engine(small_bundle, device="cuda")
@@ -117,9 +139,7 @@ def test_images_through_dlpack(device: EmulatedDevice, small_bundle: Path) -> No
         ({"capsule_name": b"used_dltensor"}, "DLPack capsule is not a fresh one"),
     ],
 )
-def test_dlpack_that_holds_no_image(
-    device: EmulatedDevice, small_bundle: Path, options: dict[str, Any], message: str
-) -> None:
+def test_dlpack_that_holds_no_image(device: Device, small_bundle: Path, options: dict[str, Any], message: str) -> None:
     engine = Engine(small_bundle, device="cuda", resolutions=[7])
     with pytest.raises(InvalidImage, match=message):
         engine.embed([DLPackArray(device.upload(np.zeros((9, 9, 3), np.uint8)), **options)])
@@ -134,15 +154,13 @@ def test_dlpack_that_holds_no_image(
         (np.zeros((1, 9, 9, 3), np.uint8), r"images\[0\] has shape \(1, 9, 9, 3\)"),
     ],
 )
-def test_device_arrays_that_are_no_images(
-    device: EmulatedDevice, small_bundle: Path, array: np.ndarray, message: str
-) -> None:
+def test_device_arrays_that_are_no_images(device: Device, small_bundle: Path, array: np.ndarray, message: str) -> None:
     engine = Engine(small_bundle, device="cuda", resolutions=[7])
     with pytest.raises(InvalidImage, match=message):
         engine.embed([device.upload(array)])
 
 
-def test_an_address_of_the_host_is_refused(device: EmulatedDevice, small_bundle: Path) -> None:
+def test_an_address_of_the_host_is_refused(device: Device, small_bundle: Path) -> None:
     engine = Engine(small_bundle, device="cuda", resolutions=[7])
     image = device.upload(np.zeros((9, 9, 3), np.uint8))
     image.__cuda_array_interface__["data"] = (np.zeros(300, np.uint8).ctypes.data, True)
@@ -150,7 +168,7 @@ def test_an_address_of_the_host_is_refused(device: EmulatedDevice, small_bundle:
         engine.embed([image])
 
 
-def test_threads_share_an_engine(device: EmulatedDevice, small_bundle: Path) -> None:
+def test_threads_share_an_engine(device: Device, small_bundle: Path) -> None:
     images = noise(12, 20)
     expected = Engine(small_bundle).embed(images)
     engine = Engine(small_bundle, device="cuda")
@@ -165,44 +183,57 @@ def test_threads_share_an_engine(device: EmulatedDevice, small_bundle: Path) -> 
     assert len(results) == 3
 
 
-def test_too_little_memory(device: EmulatedDevice, small_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_too_little_memory(
+    emulated_device: EmulatedDevice, small_bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     images = noise(40, 8)
     expected = Engine(small_bundle, resolutions=[7]).embed(images)
     engine = Engine(small_bundle, device="cuda", resolutions=[7])
-    device.set_capacity(1000)
+    emulated_device.set_capacity(1000)
     with pytest.raises(BtnetError, match="out of memory"):
         engine.embed(images)
-    device.set_capacity(2**40)
+    emulated_device.set_capacity(2**40)
     check(engine.embed(images), expected)
     caplog.clear()
     engine = Engine(small_bundle, device="cuda", resolutions=[7])
-    device.set_capacity(90_000)
+    emulated_device.set_capacity(90_000)
     check(engine.embed(images), expected)
     assert "half the size" in caplog.text
 
 
-class FailingExecutor(emulated_module.OnnxExecutor):
+class FailingExecutor(devices.OnnxExecutor):
     def enqueue(self, *arguments: Any, **options: Any) -> None:
         raise RuntimeError("the executor failed")
 
 
-def test_an_executor_that_throws(device: EmulatedDevice, small_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        cuda,
-        "TensorRTExecutor",
-        lambda bundle, *, gpu, precision, resolutions: FailingExecutor(device, bundle, resolutions),
-    )
+def test_an_executor_that_throws(device: Device, small_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    devices.install(monkeypatch, device, FailingExecutor)
     engine = Engine(small_bundle, device="cuda", resolutions=[7])
     with pytest.raises(RuntimeError, match="the executor failed"):
         engine.embed(noise(3, 7))
 
 
-def test_auto_takes_the_gpu(device: EmulatedDevice, small_bundle: Path) -> None:
+class HalfExecutor(devices.OnnxExecutor):
+    element = "f16"
+
+
+def test_networks_that_take_half_precision(device: Device, small_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    devices.install(monkeypatch, device, HalfExecutor)
+    images = [*noise(9, 30), noise(1, 200)[0]]
+    expected = Engine(small_bundle).embed(images, flip=True)
+    engine = Engine(small_bundle, device="cuda")
+    for _ in range(3):
+        assert cosines(engine.embed(images, flip=True), expected).min() >= 0.99999
+
+
+def test_auto_takes_the_gpu(device: Device, small_bundle: Path) -> None:
     assert Engine(small_bundle, device="auto", resolutions=[7]).device == "cuda:0"
 
 
-def test_auto_without_a_driver(device: EmulatedDevice, small_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
-    device.set_devices(0)
+def test_auto_without_a_driver(
+    emulated_device: EmulatedDevice, small_bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    emulated_device.set_devices(0)
     with caplog.at_level(logging.INFO, logger="btnet_ext"):
         assert Engine(small_bundle, device="auto", resolutions=[7]).device == "cpu"
     assert "using 'cpu', since device 'cuda:0' is not available" in caplog.text
@@ -222,7 +253,7 @@ def test_auto_without_a_driver(device: EmulatedDevice, small_bundle: Path, caplo
     ],
 )
 def test_options_that_cannot_be(
-    device: EmulatedDevice, small_bundle: Path, options: dict[str, Any], error: type[Exception], message: str
+    emulated_device: EmulatedDevice, small_bundle: Path, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         Engine(small_bundle, **{"device": "cuda", **options})

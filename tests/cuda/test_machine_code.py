@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from emulated import CSRC
+from kernels import CSRC
+from nvcc import ARCHITECTURES, compile_sources
 
-CMAKE = CSRC.parent / "cmake" / "Cuda.cmake"
-ARCHITECTURES = re.search(r"set\(BTNET_CUDA_ARCHITECTURES ([\d ]+)\)", CMAKE.read_text())[1].split()
 MAX_SMALL_IMAGE = 84 * 84 * 3  # bytes of dynamic shared memory, kMaxResolution in resize_plan.h
 KERNELS = {
     "resample": {"fill_taps": 0, "resize_images": 0, "degrade_images": MAX_SMALL_IMAGE},
@@ -26,24 +25,9 @@ class Compiled(NamedTuple):
 @pytest.fixture(scope="module", params=KERNELS)
 def compiled(request: pytest.FixtureRequest, cuda_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Compiled:
     object_file = tmp_path_factory.mktemp("nvcc") / f"{request.param}.o"
-    codes = ",".join(f"sm_{architecture}" for architecture in ARCHITECTURES)
-    oldest = f"compute_{ARCHITECTURES[0]}"
-    flags = ["-std=c++17", "-O3", "-fmad=false", "--threads", "2", f"-gencode=arch={oldest},code=[{oldest},{codes}]"]
-    flags += ["-Werror", "all-warnings", "-Xptxas", "-v", "-Xcompiler=-Wall,-Wextra,-Werror"]
     source = CSRC / "cuda" / f"{request.param}.cu"
-    command = [
-        cuda_home / "bin" / "nvcc",
-        *flags,
-        f"-I{CSRC}",
-        f"-I{CSRC / 'include'}",
-        "-c",
-        source,
-        "-o",
-        object_file,
-    ]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return Compiled(object_file, done.stderr)
+    report = compile_sources(cuda_home, [source], object_file, "-c", "-Xptxas", "-v")
+    return Compiled(object_file, report)
 
 
 REPORT = re.compile(

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from emulated import FILTERS, ORDERS, SANITIZED, Kernels
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from kernels import FILTERS, ORDERS, SANITIZED, Kernels
 
 from pillow_reference import pillow_resize
 
@@ -55,7 +55,13 @@ def test_grey_and_colour(kernels: Kernels, name: str, channels: tuple[int, ...])
 SIDE = st.integers(1, 80)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, print_blob=True)
+@settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # it is one library for all examples
+)
 @given(
     st.lists(st.tuples(SIDE, SIDE, st.sampled_from([(), (3,)]), st.integers(1, 125)), min_size=1, max_size=4),
     st.sampled_from(FILTERS),
@@ -63,11 +69,11 @@ SIDE = st.integers(1, 80)
     st.integers(0, 1000),
 )
 def test_random_sizes(
-    emulated_kernels: Kernels, jobs: list[tuple[int, int, tuple[int, ...], int]], name: str, order: int, seed: int
+    unordered_kernels: Kernels, jobs: list[tuple[int, int, tuple[int, ...], int]], name: str, order: int, seed: int
 ) -> None:
-    emulated_kernels.set_order(order)
+    unordered_kernels.set_order(order)
     images = [noise(seed + i, height, width, *channels) for i, (height, width, channels, _) in enumerate(jobs)]
-    assert_like_pillow(emulated_kernels, images, [side for *_, side in jobs], name)
+    assert_like_pillow(unordered_kernels, images, [side for *_, side in jobs], name)
 
 
 @pytest.mark.parametrize("side", [113, 224, 225], ids=str)
@@ -81,9 +87,8 @@ def test_long_lines_come_in_segments(kernels: Kernels, shape: tuple[int, ...]) -
 
 
 @pytest.mark.skipif(SANITIZED in os.environ, reason="takes too long with sanitizers; smaller ones read the same way")
-def test_largest_to_smallest(emulated_kernels: Kernels) -> None:
-    emulated_kernels.set_order(0)
-    assert_like_pillow(emulated_kernels, [noise(4, 4096, 4096, 3)], [7])
+def test_largest_to_smallest(unordered_kernels: Kernels) -> None:
+    assert_like_pillow(unordered_kernels, [noise(4, 4096, 4096, 3)], [7])
 
 
 VIEWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from emulated import Kernels
+from kernels import Kernels
 
 
 @pytest.mark.parametrize("normalize", [False, True], ids=["raw", "normalize"])
