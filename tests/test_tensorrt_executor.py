@@ -3,6 +3,7 @@
 import logging
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import onnxruntime
 import pytest
 
-from btnet_ext import BackendUnavailable, BtnetError, Bundle, InvalidOption, trt_build
+from btnet_ext import BackendUnavailable, BtnetError, Bundle, InvalidOption, cuda, trt_build
 from btnet_ext.tensorrt import TensorRTExecutor, plan_cache, plan_key
 from btnet_ext.trt_build import build_plan
 from btnet_ext.trt_library import Gpu, find_tensorrt
@@ -254,3 +255,35 @@ def test_damaged_bundle_is_not_built(bundle: Bundle, calls: Calls, monkeypatch: 
     library = sys.modules["tensorrt"]
     key = plan_key(library, bundle, 7, target="sm86 Stand-in", precision="f32", batches=BATCHES)
     assert plan_cache().find(key) is None
+
+
+def set_driver(monkeypatch: pytest.MonkeyPatch, devices: int) -> None:
+    """Have the module _cuda find so many H100s."""
+
+    def check_device(device: int) -> None:
+        if device >= devices:
+            raise BackendUnavailable("there is no such GPU")
+
+    module = SimpleNamespace(check_device=check_device, describe_device=lambda device: ("H100", (9, 0)))
+    monkeypatch.setattr(cuda, "native", lambda: module)
+
+
+def test_builds_for_the_gpu_of_this_machine(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_driver(monkeypatch, 1)
+    for target in ("auto", "cuda"):
+        library, built_for = cuda.find_builder(target)
+        assert (library.__name__, built_for) == ("tensorrt", "sm90 H100")
+    with pytest.raises(BackendUnavailable, match="tensorrt builds engines only on the GPU that will run them"):
+        cuda.find_builder("ampere+")
+
+
+def test_builds_for_other_machines(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", make_stand_in("tensorrt_rtx", "1.7.1.1", Calls()))
+    set_driver(monkeypatch, 0)
+    assert cuda.find_builder("sm75")[1] == "sm75"
+    with caplog.at_level(logging.INFO, logger="btnet_ext"):
+        library, built_for = cuda.find_builder("auto")
+    assert (library.__name__, built_for) == ("tensorrt_rtx", "ampere+")
+    assert caplog.messages == ["building for ampere+, since there is no such GPU"]
+    with pytest.raises(BackendUnavailable, match="there is no such GPU"):
+        cuda.find_builder("cuda")

@@ -275,23 +275,27 @@ def build(
         list[int] | None, typer.Option(metavar="R", help="Branch to build; may be repeated. [default: all]")
     ] = None,
     target: Annotated[
-        str, typer.Option(help="ampere+ for all RTX cards from Ampere on, or sm75 for Turing.")
-    ] = "ampere+",
+        str,
+        typer.Option(
+            help="cuda for this machine's GPU; without one, ampere+ for all RTX cards from Ampere on, or sm75 for "
+            "Turing; auto for cuda where that can be, else ampere+."
+        ),
+    ] = "auto",
 ) -> None:
-    """Build TensorRT engines for RTX cards, into the cache, ahead of their first use. This needs no GPU."""
+    """Build TensorRT engines into the cache, ahead of their first use. For RTX cards, this needs no GPU."""
     from btnet_ext.bundle import Bundle
+    from btnet_ext.cuda import find_builder
     from btnet_ext.models import locate
     from btnet_ext.tensorrt import plan_key, prepare_plan
-    from btnet_ext.trt_library import find_tensorrt
     from btnet_ext.trt_plans import Batches
 
     bundle = Bundle.open(locate(model))
     batches = Batches.parse(batch)
-    library = find_tensorrt()
+    library, built_for = find_builder(target)
     with _progress_bar() as progress:
         for side in resolution or bundle.resolutions:
-            key = plan_key(library, bundle, side, target=target, precision=precision, batches=batches)
-            show = partial(_show_part, progress, progress.add_task(f"building {side}", total=1.0))
+            key = plan_key(library, bundle, side, target=built_for, precision=precision, batches=batches)
+            show = partial(_show_part, progress, progress.add_task(f"building {side} for {built_for}", total=1.0))
             typer.echo(f"{side}: {prepare_plan(library, bundle, key, show)}")
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from btnet_ext.bundle import Bundle
 from btnet_ext.errors import BackendUnavailable, InvalidOption
 from btnet_ext.tensorrt import TensorRTExecutor
 from btnet_ext.trt_build import PRECISIONS
-from btnet_ext.trt_library import Gpu, find_tensorrt
+from btnet_ext.trt_library import AMPERE_AND_LATER, TURING, Gpu, find_tensorrt, plan_target
 
 HINTS = ("throughput", "latency")
+TARGETS = ("auto", "cuda", AMPERE_AND_LATER, TURING)
+
+_log = logging.getLogger(__name__)
 
 
 def parse_device(device: str) -> int | None:
@@ -42,6 +47,28 @@ def find_gpu(device: int) -> Gpu:
     gpu = Gpu(*module.describe_device(device))
     find_tensorrt(gpu)
     return gpu
+
+
+def find_builder(target: str) -> tuple[ModuleType, str]:
+    """Return the TensorRT that builds engines for `target`, and what plans have as their target.
+
+    target: "cuda", the first GPU of this machine; "ampere+" or "sm75", the cards that `tensorrt_rtx` builds for without
+    a GPU; "auto": the GPU where there is one to use, and "ampere+" elsewhere.
+    Raises `BackendUnavailable`, which names the reason; `InvalidOption`.
+    """
+    if target not in TARGETS:
+        raise InvalidOption(f"target must be one of {', '.join(TARGETS)}, not {target!r}")
+    if target == "auto":
+        try:
+            return find_builder("cuda")
+        except BackendUnavailable as error:
+            _log.info("building for %s, since %s", AMPERE_AND_LATER, error)
+            target = AMPERE_AND_LATER
+    if target == "cuda":
+        gpu = find_gpu(0)
+        library = find_tensorrt(gpu)
+        return library, plan_target(library.__name__, gpu)
+    return find_tensorrt(), target
 
 
 def open_pipeline(
