@@ -5,8 +5,8 @@
 # probe of a compiler fails, nothing else is configured either.
 set(BTNET_CUDA AUTO CACHE STRING "Build the CUDA part: ON, OFF, or AUTO for where nvcc is found")
 set_property(CACHE BTNET_CUDA PROPERTY STRINGS AUTO ON OFF)
-# Machine code for these, all from the PTX of the first one, which the driver compiles for any later architecture.
-set(BTNET_CUDA_ARCHITECTURES 75 80 86 89 90 100 120)
+set(BTNET_CUDA_ARCHITECTURES 75 80 86 89 90 100 120 CACHE STRING
+  "Machine code for these, all from the PTX of the first one, which the driver compiles for any later architecture")
 set(BTNET_CUDA_HOST_SOURCES)
 foreach(name device lane pipeline request resize_plan)
   list(APPEND BTNET_CUDA_HOST_SOURCES "${CMAKE_CURRENT_SOURCE_DIR}/csrc/cuda/${name}.cc")
@@ -43,11 +43,13 @@ function(btnet_add_cuda toolkit)
       COMMAND "${BTNET_NVCC}" ${flags} -MD -MT "${object}" -MF "${object}.d" -c "${source}" -o "${object}")
     list(APPEND objects "${object}")
   endforeach()
-  # Built for who links it only: tests compile the same sources for an emulator.
-  add_library(btnet_cuda STATIC EXCLUDE_FROM_ALL ${BTNET_CUDA_HOST_SOURCES} ${objects})
-  target_include_directories(btnet_cuda PUBLIC "${PROJECT_SOURCE_DIR}/csrc")
-  target_include_directories(btnet_cuda SYSTEM PUBLIC "${toolkit}/include")
-  target_link_libraries(btnet_cuda PUBLIC btnet "${BTNET_CUDART}" Threads::Threads ${CMAKE_DL_LIBS} rt)
+  add_library(btnet_cuda STATIC ${BTNET_CUDA_HOST_SOURCES} ${objects})
+  set_target_properties(btnet_cuda PROPERTIES EXPORT_NAME cuda)
+  add_library(btnet::cuda ALIAS btnet_cuda)
+  target_include_directories(btnet_cuda PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/csrc>)
+  target_include_directories(btnet_cuda SYSTEM PUBLIC $<BUILD_INTERFACE:${toolkit}/include>)
+  target_link_libraries(btnet_cuda PUBLIC btnet Threads::Threads ${CMAKE_DL_LIBS} rt
+    $<BUILD_INTERFACE:${BTNET_CUDART}> $<INSTALL_INTERFACE:CUDA::cudart_static>)
 endfunction()
 
 if(BTNET_CUDA)

@@ -48,7 +48,16 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build, prefix = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("prefix")
     # Not optimised: it is built in half the time, and gives the same.
     root = Path(__file__).parents[1]
-    succeed("cmake", "-S", root, "-B", build, f"-DPython_EXECUTABLE={sys.executable}", "-DCMAKE_BUILD_TYPE=Debug")
+    succeed(
+        "cmake",
+        "-S",
+        root,
+        "-B",
+        build,
+        f"-DPython_EXECUTABLE={sys.executable}",
+        "-DCMAKE_BUILD_TYPE=Debug",
+        "-DBTNET_CUDA_ARCHITECTURES=75",
+    )
     succeed("cmake", "--build", build, "--parallel", 2)
     succeed("cmake", "--install", build, "--prefix", prefix)
     # What is installed must stand alone, and somewhere else.

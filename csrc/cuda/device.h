@@ -13,12 +13,6 @@
 /// What the GPU path uses of the CUDA runtime, with owners that free what they hold and errors as exceptions.
 namespace btnet::cuda {
 
-/// There is not enough memory on the device, or not enough that can be pinned on the host.
-class OutOfMemory : public Error {
- public:
-  using Error::Error;
-};
-
 /// Throws OutOfMemory, or Error for any other failure; `what` says in a few words what could not be done.
 void check(cudaError_t status, std::string_view what);
 

@@ -1,4 +1,6 @@
-#include "cuda/pipeline.h"
+#include "btnet/pipeline.h"
+
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -10,9 +12,16 @@
 #include "core/selector.h"
 #include "cuda/device.h"
 #include "cuda/lane.h"
+#include "cuda/request.h"
 
-namespace btnet::cuda {
+namespace btnet {
 namespace {
+
+using cuda::Batch;
+using cuda::BatchLimits;
+using cuda::DeviceScope;
+using cuda::Lane;
+using cuda::Request;
 
 // Of pixels that travel in one batch: long enough a copy for full speed, little enough to be pinned twice.
 constexpr std::size_t kBatchBytes = std::size_t{64} << 20;
@@ -53,6 +62,7 @@ struct Pipeline::State {
         options(std::move(chosen)),
         selector(bundle, options.resolutions, options.indicator, options.rounding),
         executor(check_executor(std::move(given), bundle, selector.resolutions())),
+        process(::getpid()),
         limits(first_limits(*executor, selector.resolutions())),
         lanes{Lane(bundle, *executor, 0), Lane(bundle, *executor, 1)} {}
 
@@ -74,6 +84,7 @@ struct Pipeline::State {
   const PipelineOptions options;
   const Selector selector;
   const std::unique_ptr<DeviceExecutor> executor;
+  const pid_t process;
   std::mutex mutex;  // of what follows
   BatchLimits limits;
   std::array<Lane, 2> lanes;
@@ -97,17 +108,29 @@ void Pipeline::State::run(const Request& request, float* out, std::size_t& done,
 }
 
 Pipeline::Pipeline(Bundle bundle, std::unique_ptr<DeviceExecutor> executor, const PipelineOptions& options) {
-  check_device(options.device);
+  cuda::check_device(options.device);
   const DeviceScope scope(options.device);
   state_ = std::make_unique<State>(std::move(bundle), std::move(executor), options);
 }
 
-Pipeline::~Pipeline() = default;
+Pipeline::~Pipeline() {
+  // In a forked child the driver answers nothing, and another thread's lock may be held for ever.
+  if (state_ && state_->process != ::getpid()) state_.release();
+}
+
 Pipeline::Pipeline(Pipeline&&) noexcept = default;
-Pipeline& Pipeline::operator=(Pipeline&&) noexcept = default;
+
+Pipeline& Pipeline::operator=(Pipeline&& other) noexcept {
+  Pipeline taken(std::move(other));
+  std::swap(state_, taken.state_);
+  return *this;
+}
 
 void Pipeline::embed(const SourceImage* images, std::size_t count, float* out, const EmbedOptions& options) const {
   State& state = *state_;
+  if (state.process != ::getpid()) {
+    throw Error("this engine was made in another process, and CUDA does not survive fork(): make one in this one");
+  }
   const bool swap = state.options.color != state.bundle.color;
   const Request request{images, state.select(images, count), options.flip, options.normalize, swap};
   const std::lock_guard lock(state.mutex);
@@ -138,4 +161,4 @@ const std::vector<int>& Pipeline::resolutions() const { return state_->selector.
 
 const Bundle& Pipeline::bundle() const { return state_->bundle; }
 
-}  // namespace btnet::cuda
+}  // namespace btnet

@@ -9,12 +9,6 @@
 /// What a call of embed asks for, and how it is cut into batches: plain arithmetic, no device.
 namespace btnet::cuda {
 
-/// An image in host memory, or in that of the device.
-struct SourceImage {
-  ImageView view;
-  bool on_device;
-};
-
 /// What all batches of a call share.
 struct Request {
   const SourceImage* images;

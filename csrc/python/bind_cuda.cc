@@ -14,8 +14,8 @@
 #include <vector>
 
 #include "btnet/error.h"
+#include "btnet/pipeline.h"
 #include "cuda/device.h"
-#include "cuda/pipeline.h"
 #include "python/bindings.h"
 #include "python/calls.h"
 #include "python/dlpack.h"
@@ -24,8 +24,8 @@ namespace py = pybind11;
 
 namespace {
 
-using btnet::cuda::Pipeline;
-using btnet::cuda::SourceImage;
+using btnet::Pipeline;
+using btnet::SourceImage;
 
 /// An executor written in Python: an object with the functions of btnet::DeviceExecutor, addresses as integers.
 class PythonExecutor final : public btnet::DeviceExecutor {
@@ -56,7 +56,7 @@ class PythonExecutor final : public btnet::DeviceExecutor {
                                 slot);
     } catch (const py::error_already_set& error) {
       if (!error.matches(PyExc_MemoryError)) throw;
-      throw btnet::cuda::OutOfMemory(error.what());
+      throw btnet::OutOfMemory(error.what());
     }
   }
 
@@ -100,7 +100,7 @@ std::vector<SourceImage> source_images(const py::list& images) {
 std::unique_ptr<Pipeline> make_pipeline(const std::filesystem::path& bundle, py::object executor, int device,
                                         std::vector<int> resolutions, const std::string& indicator,
                                         const std::string& rounding, const std::string& color) {
-  btnet::cuda::PipelineOptions options;
+  btnet::PipelineOptions options;
   options.device = device;
   options.resolutions = std::move(resolutions);
   options.indicator = indicator;

@@ -1,8 +1,6 @@
 #include "btnet/engine.h"
 
 #include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -17,6 +15,7 @@
 
 #include "btnet/error.h"
 #include "fake_executor.h"
+#include "forked_child.h"
 #include "scratch.h"
 
 namespace btnet {
@@ -318,23 +317,6 @@ TEST_F(EngineTest, Moves) {
   Engine third = make();
   third = std::move(second);
   expect_close(embed(third, {plain(7, 7, 130, 150, 200)}, raw())[0], {3, 2, 2, 3, 7});
-}
-
-/// Runs `action` in a forked child; whether that ended well, and within 20 seconds.
-template <typename Action>
-bool child_succeeds(const Action& action) {
-  const pid_t child = ::fork();
-  if (child == 0) {
-    ::alarm(20);
-    bool fine = false;
-    try {
-      fine = action();
-    } catch (...) {
-    }
-    ::_exit(fine ? 0 : 1);
-  }
-  int status = 0;
-  return ::waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
 TEST_F(EngineTest, AForkedChildGetsAnErrorAndTheParentGoesOn) {

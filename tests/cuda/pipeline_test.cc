@@ -1,7 +1,7 @@
 /// The whole pipeline on an emulated device, kernels included, against the engine on the CPU. Both have executors that
 /// compute the same means, so that their embeddings are the same bits.
 
-#include "cuda/pipeline.h"
+#include "btnet/pipeline.h"
 
 #include <gtest/gtest.h>
 
@@ -20,8 +20,10 @@
 #include "btnet/engine.h"
 #include "btnet/error.h"
 #include "cuda/device.h"
+#include "cuda/request.h"
 #include "emulated_runtime.h"
 #include "fake_executor.h"
+#include "forked_child.h"
 #include "scratch.h"
 
 namespace btnet::cuda {
@@ -401,6 +403,20 @@ TEST_F(PipelineTest, ThreadsTakeTurns) {
   }
   for (std::thread& thread : threads) thread.join();
   for (const auto& result : results) expect_same(result, wanted);
+}
+
+TEST_F(PipelineTest, AForkedChildGetsAnErrorAndTheParentGoesOn) {
+  auto pipeline = std::make_unique<Pipeline>(make());
+  const std::vector<Image> images = mixed(5, 12);
+  embed(*pipeline, on_host(images));
+  EXPECT_TRUE(child_succeeds([&] {
+    const bool refused =
+        message_of<Error>([&] { embed(*pipeline, on_host(images)); }).find("fork") != std::string::npos;
+    const emulated::Live before = emulated::live();
+    pipeline.reset();
+    return refused && emulated::live() == before;
+  }));
+  expect_same(embed(*pipeline, on_host(images)), expected(on_host(images)));
 }
 
 }  // namespace

@@ -37,4 +37,10 @@ class InvalidOption : public Error {
   using Error::Error;
 };
 
+/// Not enough memory on a GPU, or not enough on the host that can be pinned for it.
+class OutOfMemory : public Error {
+ public:
+  using Error::Error;
+};
+
 }  // namespace btnet

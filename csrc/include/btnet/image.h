@@ -22,4 +22,10 @@ struct ImageView {
   std::ptrdiff_t row_stride, column_stride, channel_stride;
 };
 
+/// An image in host memory, or in that of the GPU that is to embed it.
+struct SourceImage {
+  ImageView view;
+  bool on_device = false;
+};
+
 }  // namespace btnet

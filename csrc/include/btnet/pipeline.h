@@ -10,9 +10,8 @@
 #include "btnet/device_executor.h"
 #include "btnet/engine.h"
 #include "btnet/image.h"
-#include "cuda/request.h"
 
-namespace btnet::cuda {
+namespace btnet {
 
 struct PipelineOptions {
   int device = 0;
@@ -28,7 +27,9 @@ struct PipelineOptions {
 /// A request is cut into batches. Each is packed, copied, resized for all branches in one launch, run through its
 /// branches' networks side by side, collected in one launch and copied back, while the batch before it is still under
 /// way. Where the device has no memory for a batch, smaller ones are tried, and kept to from then on.
-/// All functions are const and may be called by several threads at once; embed works on one request at a time.
+/// All functions are const and may be called by several threads at once; embed works on one request at a time. A
+/// pipeline does not survive fork(): a child process that uses its parent's pipeline gets an Error. It is in the
+/// library btnet::cuda, which is there where btnet was built with nvcc.
 class Pipeline {
  public:
   /// Throws InvalidOption, BackendUnavailable.
@@ -54,4 +55,4 @@ class Pipeline {
   std::unique_ptr<State> state_;
 };
 
-}  // namespace btnet::cuda
+}  // namespace btnet
