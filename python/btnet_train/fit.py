@@ -144,6 +144,9 @@ class _Job:
             validate=validate if self.inputs.validate else None,
         )
         facts = training.run()
+        if not results:  # the run before this one ended after its last step, but before its results were written
+            network.eval()
+            validate(network)
         if self.fabric.is_global_zero:
             self._write(folder, objective, {**facts, **results})
         self.fabric.barrier()

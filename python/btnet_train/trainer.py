@@ -27,6 +27,7 @@ from btnet_train.progress import Means, Progress, plot_values
 from btnet_train.recipes import Stage, View
 from btnet_train.run_state import load_run, save_run
 from btnet_train.sources import Faces
+from btnet_train.whole_files import discard_parts
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +136,8 @@ class Training:
 
     def _resume(self) -> int:
         path = self._folder / STATE
+        if self._fabric.is_global_zero:
+            discard_parts(path)
         if not path.exists():
             return 0
         facts = load_run(path, self._objective, self._optimizer)

@@ -7,6 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def discard_parts(path: Path) -> None:
+    """Remove what is left of a process that was killed while it wrote `path`. Nobody else may be writing it."""
+    for part in path.parent.glob(f".{path.name}.*"):
+        part.unlink()
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Callable[[bytes], None]]:
     """Yield a function that appends bytes to a new file, which becomes `path` at the end, flushed to the disk.

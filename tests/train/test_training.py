@@ -131,6 +131,15 @@ def test_cut_off_after_the_last_checkpoint(tmp_path: Path, faces: Faces, whole: 
     check_equal_runs(whole, tmp_path / "112")
 
 
+def test_cut_off_before_the_results_were_written(tmp_path: Path, faces: Faces, whole: Path) -> None:
+    folder = shutil.copytree(whole, tmp_path / "112")
+    (folder / "result.json").unlink()
+    (folder / ".state.safetensors.0123").write_bytes(b"killed while it wrote")
+    train("phi_hr", CHANGES, tmp_path, faces, inputs={"validate": fingerprint})
+    assert (folder / "result.json").read_bytes() == (whole / "result.json").read_bytes()
+    assert not list(folder.glob(".*"))
+
+
 def command(data: Path, run: Path, *more: object) -> list[object]:
     changes = [part for key, value in CHANGES.items() for part in ("--set", f"{key}={value}")]
     return ["fit", "phi_hr", "--data", data, "--out", run, "--accelerator", "cpu", *changes, *more]
