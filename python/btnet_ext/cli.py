@@ -9,6 +9,7 @@ import uuid
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
@@ -55,8 +56,8 @@ def embed(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Images, folders, and archives (.zip).")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.npz", help="Where the results go.")],
     model: Annotated[str, typer.Option(help="Name of a model, or path of a bundle.")] = "res50",
-    device: Annotated[str, typer.Option(help="cpu or auto.")] = "cpu",
-    precision: Annotated[str, typer.Option(help="f32, bf16 or int8.")] = "f32",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "cpu",
+    precision: Annotated[str, typer.Option(help="f32, bf16 or int8; on a GPU f32, f16 or int8.")] = "f32",
     hint: Annotated[str, typer.Option(help="throughput or latency.")] = "throughput",
     threads: Annotated[int | None, typer.Option(min=1, help="[default: as many as cores]")] = None,
     resolutions: Annotated[
@@ -262,6 +263,40 @@ def _as_text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="An image of a face.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
+    model: Annotated[str, typer.Option(help="Name of a model, or path of a bundle.")] = "res50",
+    far: Annotated[
+        float, typer.Option(help="Part of the pairs of different persons that may be taken for the same one.")
+    ] = 1e-3,
+    least_tar: Annotated[
+        float, typer.Option(help="Say nothing where fewer of the pairs of one person than this part are recognised.")
+    ] = 0.5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say whether two faces are the same person, different ones, or too small to tell.
+
+    The model's own thresholds decide, one for each pair of resolutions; btnet-eval thresholds measures them.
+    """
+    from btnet_ext.compare import compare as compare_faces
+    from btnet_ext.engine import Engine
+    from btnet_ext.sources import Source, decode
+
+    _quieten_pillow()
+    images = [decode(Source(str(path), path.read_bytes)) for path in (first, second)]
+    found = compare_faces(Engine(model), images, far=far, least_tar=least_tar)
+    if as_json:
+        typer.echo(json.dumps(asdict(found)))
+        return
+    typer.echo(
+        f"{found.verdict}: similarity {found.similarity:.3f}, threshold {found.threshold:.3f} at a false-accept rate "
+        f"of {found.far:g}; {found.resolutions[0]} px and {found.resolutions[1]} px, where {found.tar:.0%} are "
+        "recognised"
+    )
 
 
 @app.command()
