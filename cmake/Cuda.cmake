@@ -22,6 +22,15 @@ function(btnet_find_toolkit nvcc variable)
   set(${variable} "${toolkit}" PARENT_SCOPE)
 endfunction()
 
+# Sets VARIABLE to MAJOR.MINOR of a toolkit's runtime.
+function(btnet_runtime_version toolkit variable)
+  file(STRINGS "${toolkit}/include/cuda_runtime_api.h" line REGEX "define CUDART_VERSION +[0-9]+")
+  string(REGEX MATCH "[0-9]+$" number "${line}")
+  math(EXPR major "${number} / 1000")
+  math(EXPR minor "${number} % 1000 / 10")
+  set(${variable} "${major}.${minor}" PARENT_SCOPE)
+endfunction()
+
 function(btnet_add_cuda toolkit)
   find_library(BTNET_CUDART cudart_static REQUIRED NO_DEFAULT_PATH
     PATHS "${toolkit}" PATH_SUFFIXES lib64 lib targets/x86_64-linux/lib)
@@ -56,6 +65,7 @@ if(BTNET_CUDA)
   find_program(BTNET_NVCC nvcc HINTS ENV CUDA_HOME PATHS /usr/local/cuda PATH_SUFFIXES bin)
   if(BTNET_NVCC)
     btnet_find_toolkit("${BTNET_NVCC}" BTNET_CUDA_TOOLKIT)
+    btnet_runtime_version("${BTNET_CUDA_TOOLKIT}" BTNET_CUDA_VERSION)
     btnet_add_cuda("${BTNET_CUDA_TOOLKIT}")
   elseif(BTNET_CUDA STREQUAL "AUTO")
     cmake_language(DEFER CALL message STATUS

@@ -1,6 +1,42 @@
 #include "cuda/device.h"
 
+#include <tuple>
+
 namespace btnet::cuda {
+namespace {
+
+constexpr int kOldestMajor = 7, kOldestMinor = 5;  // that there is machine code or PTX for
+
+/// A function of the driver, which is not linked, so that this is loaded where there is none.
+template <class Function>
+Function* driver_function(const char* name) {
+  constexpr unsigned kSinceVersion = 4000;
+  void* function = nullptr;
+  cudaDriverEntryPointQueryResult result{};
+  check(cudaGetDriverEntryPointByVersion(name, &function, kSinceVersion, cudaEnableDefault, &result),
+        "looking for a function of the driver");
+  if (function == nullptr) throw Error(std::string("the CUDA driver has no function ") + name);
+  return reinterpret_cast<Function*>(function);
+}
+
+/// What cudaGetDevice and cudaSetDevice cannot do: leave a thread without a context, or with one of another library.
+struct Contexts {
+  CUresult (*get)(CUcontext*) = driver_function<CUresult(CUcontext*)>("cuCtxGetCurrent");
+  CUresult (*set)(CUcontext) = driver_function<CUresult(CUcontext)>("cuCtxSetCurrent");
+};
+
+const Contexts& contexts() {
+  static const Contexts functions;
+  return functions;
+}
+
+[[noreturn]] void refuse(const std::string& device, cudaError_t status) {
+  static_cast<void>(cudaGetLastError());
+  throw BackendUnavailable(device + cudaGetErrorString(status) + " (" + cudaGetErrorName(status) + ", error " +
+                           std::to_string(static_cast<int>(status)) + ")");
+}
+
+}  // namespace
 
 void check(cudaError_t status, std::string_view what) {
   if (status == cudaSuccess) return;
@@ -16,14 +52,18 @@ void check_device(int device) {
   const std::string name = "device 'cuda:" + std::to_string(device) + "' is not available: ";
   int count = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);
-  if (status != cudaSuccess) {
-    static_cast<void>(cudaGetLastError());
-    throw BackendUnavailable(name + cudaGetErrorString(status) + " (" + cudaGetErrorName(status) + ", error " +
-                             std::to_string(static_cast<int>(status)) + ")");
-  }
+  if (status != cudaSuccess) refuse(name, status);
   if (device < 0 || device >= count) {
     throw BackendUnavailable(name + "this machine has " + std::to_string(count) + " CUDA devices");
   }
+  const DeviceInfo info = describe_device(device);
+  if (std::tie(info.major, info.minor) < std::tie(kOldestMajor, kOldestMinor)) {
+    throw BackendUnavailable(name + "the " + info.name + " has compute capability " + std::to_string(info.major) + "." +
+                             std::to_string(info.minor) + ", expected 7.5 or later");
+  }
+  // Makes the context: only that shows whether the card is taken by others, or full.
+  const cudaError_t made = cudaInitDevice(device, 0, 0);
+  if (made != cudaSuccess) refuse(name, made);
 }
 
 DeviceInfo describe_device(int device) {
@@ -35,17 +75,17 @@ DeviceInfo describe_device(int device) {
 int device_of(const void* address) {
   cudaPointerAttributes attributes{};
   check(cudaPointerGetAttributes(&attributes, address), "asking whose memory an address is in");
-  const bool on_device = attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged;
-  return on_device ? attributes.device : -1;
+  if (attributes.type == cudaMemoryTypeManaged) return kAnyDevice;  // its device is only the one that was current once
+  return attributes.type == cudaMemoryTypeDevice ? attributes.device : -1;
 }
 
 DeviceScope::DeviceScope(int device) {
   static_cast<void>(cudaGetLastError());  // of a destructor's call, perhaps: a launch must not be taken for its culprit
-  check(cudaGetDevice(&before_), "asking for the current CUDA device");
+  if (contexts().get(&before_) != CUDA_SUCCESS) before_ = nullptr;  // before anything was initialised
   check(cudaSetDevice(device), "using CUDA device " + std::to_string(device));
 }
 
-DeviceScope::~DeviceScope() { cudaSetDevice(before_); }
+DeviceScope::~DeviceScope() { contexts().set(before_); }
 
 void* DeviceAllocator::allocate(std::size_t bytes) {
   void* memory = nullptr;
@@ -84,7 +124,8 @@ void Stream::wait(const Event& event) {
 }
 
 Graph::Capture::Capture(cudaStream_t stream) : stream_(stream) {
-  check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "beginning to record a graph");
+  // Relaxed, since executors in Python may free something else meanwhile: whatever the garbage collector comes across.
+  check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed), "beginning to record a graph");
 }
 
 Graph::Capture::~Capture() {

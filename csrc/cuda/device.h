@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cuda.h>  // types alone: nothing of the driver is linked
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
@@ -16,7 +17,8 @@ namespace btnet::cuda {
 /// Throws OutOfMemory, or Error for any other failure; `what` says in a few words what could not be done.
 void check(cudaError_t status, std::string_view what);
 
-/// Throws BackendUnavailable that says why (no driver, no device, an index out of range) unless `device` can be used.
+/// Throws BackendUnavailable that says why (no driver, no device, an index out of range, a card that is too old, taken
+/// or full) unless `device` can be used.
 void check_device(int device);
 
 struct DeviceInfo {
@@ -27,10 +29,12 @@ struct DeviceInfo {
 /// Of a device that check_device() lets pass.
 DeviceInfo describe_device(int device);
 
-/// Index of the device whose memory (or managed memory) an address is in; -1 for memory of the host.
+constexpr int kAnyDevice = -2;
+
+/// Index of the device whose memory an address is in; kAnyDevice for managed memory, -1 for memory of the host.
 int device_of(const void* address);
 
-/// Makes a device the current one of this thread, and at its end the one that was.
+/// Makes a device the current one of this thread, and at its end what was: a context, of whatever library, or none.
 class DeviceScope {
  public:
   explicit DeviceScope(int device);
@@ -39,7 +43,7 @@ class DeviceScope {
   DeviceScope& operator=(const DeviceScope&) = delete;
 
  private:
-  int before_ = 0;
+  CUcontext before_ = nullptr;
 };
 
 struct DeviceAllocator {

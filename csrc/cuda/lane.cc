@@ -29,8 +29,8 @@ ImageView staged_view(const ImageView& image, const std::byte* data) {
 
 }  // namespace
 
-Lane::Lane(const Bundle& bundle, DeviceExecutor& executor, int slot)
-    : bundle_(bundle), executor_(executor), slot_(slot) {}
+Lane::Lane(const Bundle& bundle, DeviceExecutor& executor, int slot, const Log& log)
+    : bundle_(bundle), executor_(executor), slot_(slot), log_(log) {}
 
 void Lane::start(const Request& request, const Batch& batch, const BatchLimits& limits) {
   batch_ = batch;
@@ -152,15 +152,30 @@ void Lane::run_network(int resolution, Branch& branch, int size) {
     executor_.enqueue(resolution, size, branch.input.get(), static_cast<float*>(branch.output.get()),
                       branch.stream.get(), slot_);
   };
-  if (branch.warm.insert(size).second) {
+  if (branch.warm.insert(size).second || !record(resolution, branch, size, enqueue)) {
     enqueue();
-    return;
+  } else {
+    branch.graphs.at(size).launch(branch.stream.get());
   }
-  auto graph = branch.graphs.find(size);
-  if (graph == branch.graphs.end()) {
-    graph = branch.graphs.emplace(size, Graph::record(branch.stream.get(), enqueue)).first;
+}
+
+/// Sees to it that there is a graph for a size; false where the network cannot be recorded. It can do without: a graph
+/// only saves launches.
+template <class Enqueue>
+bool Lane::record(int resolution, Branch& branch, int size, const Enqueue& enqueue) {
+  if (!branch.recordable || branch.graphs.count(size) > 0) return branch.recordable;
+  try {
+    branch.graphs.emplace(size, Graph::record(branch.stream.get(), enqueue));
+  } catch (const OutOfMemory&) {
+    throw;
+  } catch (const std::exception& error) {
+    branch.recordable = false;
+    branch.graphs.clear();
+    if (log_) {
+      log_("the network for resolution " + std::to_string(resolution) + " runs without a CUDA graph: " + error.what());
+    }
   }
-  graph->second.launch(branch.stream.get());
+  return branch.recordable;
 }
 
 void Lane::copy_out(const ScatterRow* scatter, bool normalize) {

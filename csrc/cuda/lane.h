@@ -1,8 +1,10 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <map>
 #include <set>
+#include <string>
 #include <vector>
 
 #include "btnet/bundle.h"
@@ -21,8 +23,10 @@ namespace btnet::cuda {
 /// stream of its own in between.
 class Lane {
  public:
-  /// slot: of the executor. Bundle and executor must outlive the lane.
-  Lane(const Bundle& bundle, DeviceExecutor& executor, int slot);
+  using Log = std::function<void(const std::string&)>;
+
+  /// slot: of the executor. log: may be empty. Bundle, executor and log must outlive the lane.
+  Lane(const Bundle& bundle, DeviceExecutor& executor, int slot, const Log& log);
 
   /// Puts all work of a batch, one of `limits`, on its way.
   void start(const Request& request, const Batch& batch, const BatchLimits& limits);
@@ -44,6 +48,7 @@ class Lane {
     int rows = 0;                 // of the batch
     std::set<int> warm;           // sizes that have run once: TensorRT settles on shapes then
     std::map<int, Graph> graphs;  // by size
+    bool recordable = true;
   };
 
   /// Of a batch, for the device.
@@ -57,11 +62,14 @@ class Lane {
   const ScatterRow* copy_in(const Request& request, const std::vector<int>& row_of);
   void run_networks(const BatchLimits& limits);
   void run_network(int resolution, Branch& branch, int size);
+  template <class Enqueue>
+  bool record(int resolution, Branch& branch, int size, const Enqueue& enqueue);
   void copy_out(const ScatterRow* scatter, bool normalize);
 
   const Bundle& bundle_;
   DeviceExecutor& executor_;
   const int slot_;
+  const Log& log_;
   Stream main_;
   Event resized_, done_;
   std::map<int, Branch> branches_;

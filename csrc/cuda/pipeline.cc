@@ -64,7 +64,7 @@ struct Pipeline::State {
         executor(check_executor(std::move(given), bundle, selector.resolutions())),
         process(::getpid()),
         limits(first_limits(*executor, selector.resolutions())),
-        lanes{Lane(bundle, *executor, 0), Lane(bundle, *executor, 1)} {}
+        lanes{Lane(bundle, *executor, 0, options.log), Lane(bundle, *executor, 1, options.log)} {}
 
   std::vector<int> select(const SourceImage* images, std::size_t count) const {
     std::vector<ImageView> views(count);
@@ -116,6 +116,12 @@ Pipeline::Pipeline(Bundle bundle, std::unique_ptr<DeviceExecutor> executor, cons
 Pipeline::~Pipeline() {
   // In a forked child the driver answers nothing, and another thread's lock may be held for ever.
   if (state_ && state_->process != ::getpid()) state_.release();
+  if (!state_) return;
+  try {
+    const DeviceScope scope(state_->options.device);
+    state_.reset();
+  } catch (const Error&) {  // the device is lost, and what was on it
+  }
 }
 
 Pipeline::Pipeline(Pipeline&&) noexcept = default;

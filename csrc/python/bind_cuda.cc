@@ -97,9 +97,19 @@ std::vector<SourceImage> source_images(const py::list& images) {
   return sources;
 }
 
-std::unique_ptr<Pipeline> make_pipeline(const std::filesystem::path& bundle, py::object executor, int device,
-                                        std::vector<int> resolutions, const std::string& indicator,
-                                        const std::string& rounding, const std::string& color) {
+/// CUDA may wait for host functions of Python's, which need the GIL: nothing of CUDA is called with it.
+struct DeleteWithoutGil {
+  void operator()(Pipeline* pipeline) const {
+    const py::gil_scoped_release release;
+    delete pipeline;
+  }
+};
+using PipelineHolder = std::unique_ptr<Pipeline, DeleteWithoutGil>;
+using WithoutGil = py::call_guard<py::gil_scoped_release>;
+
+PipelineHolder make_pipeline(const std::filesystem::path& bundle, py::object executor, int device,
+                             std::vector<int> resolutions, const std::string& indicator, const std::string& rounding,
+                             const std::string& color) {
   btnet::PipelineOptions options;
   options.device = device;
   options.resolutions = std::move(resolutions);
@@ -107,8 +117,9 @@ std::unique_ptr<Pipeline> make_pipeline(const std::filesystem::path& bundle, py:
   options.rounding = rounding;
   options.color = btnet::parse_color_order(color);
   options.log = warn;
-  return std::make_unique<Pipeline>(btnet::Bundle::open(bundle), std::make_unique<PythonExecutor>(std::move(executor)),
-                                    options);
+  auto networks = std::make_unique<PythonExecutor>(std::move(executor));
+  const py::gil_scoped_release release;
+  return PipelineHolder(new Pipeline(btnet::Bundle::open(bundle), std::move(networks), options));
 }
 
 py::array_t<float> embed_images(const Pipeline& pipeline, const py::list& images, bool flip, bool normalize) {
@@ -138,7 +149,10 @@ class CurrentDevice {
  public:
   explicit CurrentDevice(int device) : device_(device) {}
   void enter() { scope_.emplace(device_); }
-  void exit(const py::args&) { scope_.reset(); }
+  void exit() {
+    const py::gil_scoped_release release;
+    scope_.reset();
+  }
 
  private:
   int device_;
@@ -150,18 +164,24 @@ class CurrentDevice {
 PYBIND11_MODULE(_cuda, m) {
   m.doc() = "The GPU path of btnet_ext. Private: use btnet_ext. Importing it needs no driver.";
   register_errors();
-  m.def("check_device", &btnet::cuda::check_device, py::arg("device"), "Raise BackendUnavailable unless it is there.");
+  m.attr("ANY_DEVICE") = btnet::cuda::kAnyDevice;
+  m.def("check_device", &btnet::cuda::check_device, py::arg("device"), WithoutGil(),
+        "Raise BackendUnavailable unless it is there and can be used.");
   m.def(
       "describe_device",
       [](int device) {
-        const btnet::cuda::DeviceInfo info = btnet::cuda::describe_device(device);
+        const btnet::cuda::DeviceInfo info = [device] {
+          const py::gil_scoped_release release;
+          return btnet::cuda::describe_device(device);
+        }();
         return py::make_tuple(info.name, py::make_tuple(info.major, info.minor));
       },
       py::arg("device"), "Name and compute capability.");
   m.def(
       "device_of",
       [](std::uintptr_t address) { return btnet::cuda::device_of(reinterpret_cast<const void*>(address)); },
-      py::arg("address"), "Index of the device whose memory this is; -1 for memory of the host.");
+      py::arg("address"), WithoutGil(),
+      "Index of the device whose memory this is; ANY_DEVICE for managed memory, -1 for memory of the host.");
   m.def("synchronize", &synchronize, py::arg("stream"), "Wait for the work of a CUDA stream, given as a number.");
   m.def("read_dlpack", &read_dlpack, py::arg("capsule"), "Address, shape, strides in bytes, type and device.");
 
@@ -169,14 +189,14 @@ PYBIND11_MODULE(_cuda, m) {
   py::class_<CurrentDevice>(m, "CurrentDevice", "Makes a device the current one of this thread within a with block.",
                             py::module_local())
       .def(py::init<int>(), py::arg("device"))
-      .def("__enter__", &CurrentDevice::enter)
-      .def("__exit__", &CurrentDevice::exit);
+      .def("__enter__", &CurrentDevice::enter, WithoutGil())
+      .def("__exit__", [](CurrentDevice& self, const py::args&) { self.exit(); });
 
   py::class_<DeviceArray>(m, "DeviceArray", "An image in device memory.", py::module_local())
       .def(py::init(&make_device_array), py::arg("address"), py::arg("height"), py::arg("width"), py::arg("channels"),
            py::arg("strides"), py::arg("owner"));
 
-  py::class_<Pipeline>(m, "Pipeline", py::module_local())
+  py::class_<Pipeline, PipelineHolder>(m, "Pipeline", py::module_local())
       .def(py::init(&make_pipeline), py::arg("bundle"), py::arg("executor"), py::kw_only(), py::arg("device"),
            py::arg("resolutions"), py::arg("indicator"), py::arg("rounding"), py::arg("color"))
       .def("embed", &embed_images, py::arg("images"), py::kw_only(), py::arg("flip"), py::arg("normalize"))

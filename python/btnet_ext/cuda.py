@@ -93,12 +93,12 @@ def open_pipeline(
             raise InvalidOption(f"{option} must be one of {', '.join(known)} on a GPU, not {value!r}")
     with native().CurrentDevice(device):
         executor = TensorRTExecutor(bundle, gpu=gpu, precision=precision, resolutions=list(resolutions) or None)
-    return native().Pipeline(
-        bundle.path,
-        executor,
-        device=device,
-        resolutions=list(resolutions),
-        indicator=indicator,
-        rounding=rounding,
-        color=color,
-    )
+        return native().Pipeline(
+            bundle.path,
+            executor,
+            device=device,
+            resolutions=list(resolutions),
+            indicator=indicator,
+            rounding=rounding,
+            color=color,
+        )

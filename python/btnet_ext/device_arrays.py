@@ -1,6 +1,8 @@
 """Images that are in GPU memory already: torch, CuPy, numba, pycuda and others, by either of two interfaces.
 
-The CUDA array interface (numba's documentation, versions 2 and 3) and DLPack (1.x, also without a version).
+The CUDA array interface (numba's documentation, versions 2 and 3) and DLPack (1.x, also without a version). Memory has
+to be that of the GPU's primary context, which all of them use but pycuda.autoinit: there it is
+pycuda.autoprimaryctx.
 """
 
 from __future__ import annotations
@@ -27,7 +29,10 @@ def is_on_device(value: object) -> bool:
     """Tell whether an object says that its values are in GPU memory."""
     if isinstance(value, type):
         return False
-    if hasattr(value, "__cuda_array_interface__"):
+    try:
+        if hasattr(value, "__cuda_array_interface__"):
+            return True
+    except RuntimeError:  # torch's, for tensors that require a gradient: `view` says so
         return True
     return hasattr(value, "__dlpack_device__") and value.__dlpack_device__()[0] in _DLPACK_GPU
 
@@ -44,12 +49,15 @@ class DeviceMemory:
 
         Raises `InvalidImage` for anything but uint8 on this GPU; `name` stands for it in the message.
         """
-        if hasattr(value, "__cuda_array_interface__"):
-            view = self._from_interface(value, name)
-        else:
-            view = self._from_dlpack(value, name)
-        if 0 not in view.shape:
-            self._check_device(view.address, name)
+        with self._native.CurrentDevice(self._device):  # a default stream is that of the current device
+            interface = _interface_of(value, name)
+            # Without a stream, the interface does not say what the values still have to wait for. DLPack does.
+            if interface is not None and (interface.get("stream") or not hasattr(value, "__dlpack__")):
+                view = self._from_interface(value, interface, name)
+            else:
+                view = self._from_dlpack(value, name)
+            if 0 not in view.shape:
+                self._check_device(view.address, name)
         return view
 
     def image(self, view: DeviceView, name: str) -> Any:
@@ -65,21 +73,25 @@ class DeviceMemory:
             raise InvalidImage(f"{name} has no pixels: its shape is {view.shape}")
         return self._native.DeviceArray(view.address, *shape, strides, view.owner)
 
-    def _from_interface(self, value: Any, name: str) -> DeviceView:
-        interface = value.__cuda_array_interface__
+    def _from_interface(self, value: Any, interface: Any, name: str) -> DeviceView:
         if interface["typestr"][1:] != "u1":
             raise InvalidImage(f"{name} has type {interface['typestr']!r} in GPU memory, expected uint8 (0 to 255)")
         if interface.get("mask") is not None:
             raise InvalidImage(f"{name} has a mask, which images do not have")
         shape = tuple(interface["shape"])
         strides = interface.get("strides") or _packed(shape)
-        if interface.get("stream") is not None:
-            self._native.synchronize(interface["stream"])
+        self._native.synchronize(interface.get("stream") or _LEGACY_STREAM)
         return DeviceView(interface["data"][0], shape, tuple(strides), value)
 
     def _from_dlpack(self, value: Any, name: str) -> DeviceView:
+        device = value.__dlpack_device__()[1]
+        if device != self._device:
+            raise self._elsewhere(device, name)
         # On that stream the library has its work done, or waited for, before the stream goes on.
-        capsule = value.__dlpack__(stream=_LEGACY_STREAM)
+        try:
+            capsule = value.__dlpack__(stream=_LEGACY_STREAM)
+        except (BufferError, RuntimeError) as error:  # torch's, for tensors that require a gradient
+            raise InvalidImage(f"{name} cannot be read in GPU memory: {error}") from error
         address, shape, strides, code, bits, lanes, _, _ = self._native.read_dlpack(capsule)
         if (code, bits, lanes) != (_DLPACK_UNSIGNED, 8, 1):
             raise InvalidImage(f"{name} has another type than uint8 (0 to 255) in GPU memory")
@@ -88,9 +100,20 @@ class DeviceMemory:
 
     def _check_device(self, address: int, name: str) -> None:
         device = self._native.device_of(address)
-        if device != self._device:
-            where = "in host memory" if device < 0 else f"in the memory of cuda:{device}"
-            raise InvalidImage(f"{name} is {where}, expected that of cuda:{self._device}")
+        if device not in (self._device, self._native.ANY_DEVICE):
+            raise self._elsewhere(device, name)
+
+    def _elsewhere(self, device: int, name: str) -> InvalidImage:
+        where = "in host memory" if device < 0 else f"in the memory of cuda:{device}"
+        return InvalidImage(f"{name} is {where}, expected that of cuda:{self._device}")
+
+
+def _interface_of(value: Any, name: str) -> Any:
+    """Return an object's CUDA array interface, or None where it has DLPack's alone."""
+    try:
+        return getattr(value, "__cuda_array_interface__", None)
+    except RuntimeError as error:  # torch's, for tensors that require a gradient
+        raise InvalidImage(f"{name} cannot be read in GPU memory: {error}") from error
 
 
 def split(view: DeviceView) -> list[DeviceView]:

@@ -87,7 +87,7 @@ def as_array(value: Any, name: str) -> npt.NDArray[Any]:
         return value
     if not is_array(value):
         raise InvalidImage(f"{name} is a {type(value).__name__}, {_EXPECTED}")
-    if hasattr(value, "__cuda_array_interface__"):
+    if is_on_device(value):
         raise InvalidImage(f"{name} is in GPU memory, expected host memory for device 'cpu'")
     try:
         if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):

@@ -21,7 +21,11 @@ int device_copy(CUstream_st* stream, void* to, const void* from, std::size_t byt
 void* device_upload(const void* from, std::size_t bytes) {
   void* memory = nullptr;
   if (cudaMalloc(&memory, bytes) != cudaSuccess) return nullptr;
-  if (cudaMemcpy(memory, from, bytes, cudaMemcpyHostToDevice) == cudaSuccess) return memory;
+  // From memory that is not pinned, the copy may return before the last bytes are there.
+  if (cudaMemcpy(memory, from, bytes, cudaMemcpyHostToDevice) == cudaSuccess &&
+      cudaStreamSynchronize(cudaStreamLegacy) == cudaSuccess) {
+    return memory;
+  }
   cudaFree(memory);
   return nullptr;
 }

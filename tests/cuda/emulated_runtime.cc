@@ -19,6 +19,10 @@ struct CUevent_st {
   std::uint64_t recorded = 0, reached = 0;
 };
 
+struct CUctx_st {
+  int device;
+};
+
 struct CUstream_st {
   struct Item {
     std::function<void()> work;
@@ -43,7 +47,10 @@ namespace {
 constexpr std::size_t kAlignment = 256;
 
 struct Device {
-  int count = 1, current = 0;
+  int count = 1, major = 9;
+  std::map<int, CUctx_st> contexts;  // by device
+  CUcontext current = nullptr;
+  bool recordable = true;
   std::size_t capacity = std::size_t{1} << 40, used = 0;
   std::map<void*, std::size_t> blocks;  // device memory
   std::set<void*> pinned;
@@ -162,6 +169,8 @@ Live live() {
 
 void set_seed(std::uint64_t seed) { device().random.seed(seed); }
 void set_devices(int count) { device().count = count; }
+void set_capability(int major) { device().major = major; }
+void set_recordable(bool recordable) { device().recordable = recordable; }
 void set_capacity(std::size_t bytes) { device().capacity = bytes; }
 std::size_t calls() { return device().calls; }
 
@@ -191,14 +200,36 @@ cudaError_t cudaGetDeviceCount(int* count) {
 
 cudaError_t cudaGetDevice(int* index) {
   if (fails()) return done(cudaErrorUnknown);
-  *index = device().current;
+  *index = device().current == nullptr ? 0 : device().current->device;
   return cudaSuccess;
 }
 
 cudaError_t cudaSetDevice(int index) {
   if (fails()) return done(cudaErrorUnknown);
   if (index < 0 || index >= device().count) return done(cudaErrorInvalidDevice);
-  device().current = index;
+  device().current = &device().contexts.try_emplace(index, CUctx_st{index}).first->second;
+  return cudaSuccess;
+}
+
+cudaError_t cudaInitDevice(int, unsigned, unsigned) {
+  return fails() ? done(cudaErrorDevicesUnavailable) : cudaSuccess;
+}
+
+CUresult cuCtxGetCurrent(CUcontext* context) {
+  *context = device().current;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuCtxSetCurrent(CUcontext context) {
+  device().current = context;
+  return CUDA_SUCCESS;
+}
+
+cudaError_t cudaGetDriverEntryPointByVersion(const char* name, void** function, unsigned, unsigned long long,
+                                             cudaDriverEntryPointQueryResult* result) {
+  const bool get = std::strcmp(name, "cuCtxGetCurrent") == 0;
+  *function = get ? reinterpret_cast<void*>(&cuCtxGetCurrent) : reinterpret_cast<void*>(&cuCtxSetCurrent);
+  *result = cudaDriverEntryPointSuccess;
   return cudaSuccess;
 }
 
@@ -206,7 +237,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   if (fails()) return done(cudaErrorUnknown);
   *properties = {};
   std::strcpy(properties->name, "emulated");
-  properties->major = 9;
+  properties->major = device().major;
   return cudaSuccess;
 }
 
@@ -345,7 +376,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   stream->capturing = false;
   *graph = nullptr;
-  if (fails()) return done(cudaErrorStreamCaptureInvalidated);
+  if (fails() || !device().recordable) return done(cudaErrorStreamCaptureInvalidated);
   *graph = new CUgraph_st{std::move(stream->captured)};
   ++device().graphs;
   return cudaSuccess;

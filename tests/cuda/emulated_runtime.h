@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cuda.h>
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
@@ -25,6 +26,8 @@ Live live();
 
 void set_seed(std::uint64_t seed);
 void set_devices(int count);           ///< 0: as without a driver
+void set_capability(int major);        ///< compute capability major.0
+void set_recordable(bool recordable);  ///< false: what is recorded ends in an error
 void set_capacity(std::size_t bytes);  ///< of device memory
 
 /// How many calls that can fail have been made since the last `fail_at`.

@@ -41,6 +41,8 @@ ImageView view(const HostImage& image, const void* bytes) {
 /// A stream with the device memory that its work uses. AddressSanitizer sees what goes beyond an allocation.
 class Device {
  public:
+  ~Device() { cudaStreamSynchronize(stream()); }  // after an exception: what is in it uses the memory
+
   void* allocate(std::size_t bytes) { return memory_.emplace_back(std::make_unique<DeviceMemory>())->reserve(bytes); }
 
   void* copy_in(const void* host, std::size_t bytes, std::size_t shift = 0) {
@@ -78,7 +80,7 @@ class Device {
   };
   std::vector<std::unique_ptr<DeviceMemory>> memory_;
   std::vector<Result> results_;
-  Stream stream_;  // ends first: what is in it uses the memory
+  Stream stream_;
 };
 
 template <class Call>

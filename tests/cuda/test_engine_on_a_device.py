@@ -1,5 +1,6 @@
 """Engine(device="cuda") equals the engine on the CPU: on the emulated device, and on a GPU where there is one."""
 
+import gc
 import io
 import logging
 import sys
@@ -46,10 +47,12 @@ def gpu_calls(gpu: Gpu, cuda_home: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture
-def gpu_device(gpu_calls: Path, monkeypatch: pytest.MonkeyPatch) -> Device:
+def gpu_device(gpu_calls: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
     device = Device(cuda.native(), gpu_calls)
     devices.install(monkeypatch, device)
-    return device
+    gc.disable()  # in a host function it could give back device memory, which is forbidden there
+    yield device
+    gc.enable()
 
 
 @pytest.fixture(params=["emulated", GPU])
