@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+MEMORY = 4096
+"""What a context needs for each image."""
+
 
 class Calls(list[tuple[Any, ...]]):
     """What was called, in order; a call whose name is in `failing` does not work."""
@@ -54,6 +57,8 @@ def make_stand_in(name: str, version: str, calls: Calls) -> ModuleType:
 
     class BuilderFlag(enum.Enum):
         TF32 = 0
+        if name == "tensorrt_rtx":
+            REQUIRE_USER_ALLOCATION = 1
 
     class IOptimizationProfile:
         def set_shape(self, input: str, min: Any, opt: Any, max: Any) -> None:  # noqa: A002
@@ -77,6 +82,9 @@ def make_stand_in(name: str, version: str, calls: Calls) -> ModuleType:
         def clear_flag(self, flag: Any) -> None:
             self._flags.remove(flag)
 
+        def set_flag(self, flag: Any) -> None:
+            self._flags.add(flag)
+
         def add_optimization_profile(self, profile: Any) -> int:
             self._profile = profile
             return -1 if "add_optimization_profile" in calls.failing else 0
@@ -95,7 +103,8 @@ def make_stand_in(name: str, version: str, calls: Calls) -> ModuleType:
             return True
 
         def _describe(self) -> dict[str, Any]:
-            return {"tf32": BuilderFlag.TF32 in self._flags, "target": self._target, **self._profile.shapes}
+            flags = {flag.name.lower(): flag in self._flags for flag in BuilderFlag}
+            return {**flags, "target": self._target, **self._profile.shapes}
 
     class INetworkDefinition:
         pass
@@ -157,6 +166,12 @@ def make_stand_in(name: str, version: str, calls: Calls) -> ModuleType:
             self._shape: tuple[int, ...] = ()
             self._addresses: dict[str, int] = {}
 
+        def set_device_memory(self, memory: int, size: int) -> None:
+            calls.append(("set_device_memory", memory, size, id(self)))
+
+        def update_device_memory_size_for_shapes(self) -> int:
+            return MEMORY * self._shape[0]
+
         def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
             self._shape = shape
             return calls.works(self._logger, "set_input_shape", name, shape)
@@ -176,7 +191,23 @@ def make_stand_in(name: str, version: str, calls: Calls) -> ModuleType:
             ctypes.memmove(self._addresses["embedding"], rows.tobytes(), rows.nbytes)
             return True
 
+    class ExecutionContextAllocationStrategy(enum.Enum):
+        USER_MANAGED = 2
+
+    class IRuntimeCache:
+        pass
+
     class IRuntimeConfig:
+        def set_execution_context_allocation_strategy(self, strategy: Any) -> None:
+            self.memory = strategy
+
+        def create_runtime_cache(self) -> IRuntimeCache:
+            return IRuntimeCache()
+
+        def set_runtime_cache(self, cache: Any) -> bool:
+            calls.append(("set_runtime_cache", id(cache)))
+            return True
+
         @property
         def dynamic_shapes_kernel_specialization_strategy(self) -> Any:
             return self._strategy
@@ -195,8 +226,10 @@ def make_stand_in(name: str, version: str, calls: Calls) -> ModuleType:
             return IRuntimeConfig()
 
         def create_execution_context(self, runtime_config: Any = None) -> IExecutionContext | None:
-            strategy = getattr(runtime_config, "dynamic_shapes_kernel_specialization_strategy", None)
-            if not calls.works(self._logger, "create_execution_context", getattr(strategy, "name", None)):
+            eager = getattr(runtime_config, "dynamic_shapes_kernel_specialization_strategy", None)
+            memory = getattr(runtime_config, "memory", runtime_config)  # tensorrt has this alone
+            names = [getattr(value, "name", None) for value in (eager, memory)]
+            if not calls.works(self._logger, "create_execution_context", *names):
                 return None
             return IExecutionContext(self._logger, self._model)
 
@@ -218,10 +251,12 @@ def make_stand_in(name: str, version: str, calls: Calls) -> ModuleType:
 
     kinds = [ILogger, IProgressMonitor, NetworkDefinitionCreationFlag, BuilderFlag, IOptimizationProfile]
     kinds += [IBuilderConfig, OnnxParser, ParserError, Builder, IExecutionContext, ICudaEngine, Runtime]
+    kinds += [ExecutionContextAllocationStrategy]
     if name == "tensorrt_rtx":
         kinds += [ComputeCapability, DynamicShapesKernelSpecializationStrategy, IRuntimeConfig]
     else:
-        del IBuilderConfig.num_compute_capabilities, IBuilderConfig.set_compute_capability
+        del IBuilderConfig.num_compute_capabilities, IBuilderConfig.set_compute_capability, IBuilderConfig.set_flag
+        del ICudaEngine.create_runtime_config
     module: Any = ModuleType(name)
     module.__version__ = version
     for kind in kinds:

@@ -108,11 +108,14 @@ def test_what_differs_is_seen(tensorrt: dict[str, dict[str, Any]]) -> None:
     """The comparison is not an empty one: it finds what only tensorrt_rtx has, and parameters of other names."""
     only_rtx = missing(tensorrt, needed("tensorrt_rtx"))
     assert {line.split(":")[0] for line in only_rtx} == {
+        "BuilderFlag.REQUIRE_USER_ALLOCATION",
         "ComputeCapability.SM75",
         "DynamicShapesKernelSpecializationStrategy.EAGER",
         "IBuilderConfig.num_compute_capabilities",
         "IBuilderConfig.set_compute_capability",
+        "IRuntimeConfig.create_runtime_cache",
         "IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy",
+        "IRuntimeConfig.set_runtime_cache",
     }
     assert missing(tensorrt, {"IExecutionContext": {"execute_async_v3": ["stream"]}}) != []
     assert missing(tensorrt, {"IExecutionContext": {"execute_async_v3": []}}) != []

@@ -17,7 +17,7 @@ from btnet_ext.trt_build import build_plan
 from btnet_ext.trt_library import Gpu, find_tensorrt
 from btnet_ext.trt_plans import Batches
 from reference import cosines
-from stand_in_tensorrt import Calls, make_stand_in, one_thread
+from stand_in_tensorrt import MEMORY, Calls, make_stand_in, one_thread
 
 SEED = 41
 GPU = Gpu("Stand-in", (8, 6))
@@ -40,8 +40,16 @@ def bundle(small_bundle: Path) -> Bundle:
     return Bundle.open(small_bundle)
 
 
+class Buffer:
+    """Host memory, which the stand-in takes for the device's."""
+
+    def __init__(self, size: int) -> None:
+        self._memory = np.empty(size, np.uint8)
+        self.address = self._memory.ctypes.data
+
+
 def make(bundle: Bundle, **options: Any) -> TensorRTExecutor:
-    defaults = {"gpu": GPU, "precision": "f32", "resolutions": [7], "batches": BATCHES}
+    defaults = {"gpu": GPU, "allocate": Buffer, "precision": "f32", "resolutions": [7], "batches": BATCHES}
     return TensorRTExecutor(bundle, **(defaults | options))
 
 
@@ -79,7 +87,8 @@ def test_embeddings(
         [expected] = session.run(["embedding"], {"input": values})
         assert cosines(run(executor, side, values), np.asarray(expected)).min() >= 0.9999
     contexts = [call for call in calls if call[0] == "create_execution_context"]
-    assert contexts == [("create_execution_context", None if flavour == "tensorrt" else "EAGER")] * 2
+    eager = None if flavour == "tensorrt" else "EAGER"
+    assert contexts == [("create_execution_context", eager, "USER_MANAGED")] * 2
 
 
 def test_what_is_asked_of_tensorrt(bundle: Bundle, calls: Calls) -> None:
@@ -88,24 +97,76 @@ def test_what_is_asked_of_tensorrt(bundle: Bundle, calls: Calls) -> None:
     calls.clear()
     values, rows = draw(2, 7), np.empty((2, 512), np.float32)
     executor.enqueue(7, 2, values.ctypes.data, rows.ctypes.data, STREAM, 1)
+    assert names(calls)[1:3] == ["set_input_shape", "set_device_memory"]
+    del calls[1:3]
     assert calls[:-1] == [
-        ("create_execution_context", None),
-        ("set_input_shape", "input", (2, 3, 7, 7)),
+        ("create_execution_context", None, "USER_MANAGED"),
         ("set_tensor_address", "input", values.ctypes.data),
         ("set_tensor_address", "embedding", rows.ctypes.data),
     ]
     assert calls[-1][:2] == ("execute_async_v3", STREAM)
 
 
-def test_a_context_for_each_slot_and_branch(bundle: Bundle, calls: Calls) -> None:
+def test_a_context_for_each_size_and_memory_for_each_slot_and_branch(bundle: Bundle, calls: Calls) -> None:
     executor = make(bundle, resolutions=[7, 14])
     for _ in range(2):
         for side in (7, 14):
             for slot in (0, 1):
-                run(executor, side, draw(1, side), slot)
+                for count in (4, 1):
+                    run(executor, side, draw(count, side), slot)
     contexts = [call[-1] for call in calls if call[0] == "execute_async_v3"]
-    assert len(set(contexts)) == 4
-    assert contexts[:4] == contexts[4:]
+    assert len(set(contexts)) == 8
+    assert contexts[:8] == contexts[8:]
+    given = [call[1:] for call in calls if call[0] == "set_device_memory"]
+    assert [context for *_, context in given] == contexts[:8]
+    assert [size for _, size, _ in given] == [4 * MEMORY] * 8
+    addresses = [address for address, *_ in given]
+    assert addresses[::2] == addresses[1::2], "two sizes of one slot and branch"
+    assert len(set(addresses)) == 4
+    calls.clear()
+    run(executor, 7, draw(2, 7))
+    assert [call[1:3] for call in calls if call[0] == "set_device_memory"] == [(addresses[0], 4 * MEMORY)]
+
+
+def test_memory_of_contexts_grows_with_batches(bundle: Bundle, calls: Calls) -> None:
+    executor = make(bundle)
+    first = run(executor, 7, draw(1, 7))
+    run(executor, 7, draw(4, 7))
+    np.testing.assert_array_equal(run(executor, 7, draw(1, 7)), first)
+    assert [call[2] for call in calls if call[0] == "set_device_memory"] == [MEMORY, 4 * MEMORY]
+
+
+def test_contexts_of_a_branch_share_compiled_kernels(
+    bundle: Bundle, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", make_stand_in("tensorrt_rtx", "1.7.1.1", calls))
+    executor = make(bundle, resolutions=[7, 14])
+    for side in (7, 14):
+        for count in (1, 2):
+            run(executor, side, draw(count, side))
+    caches = [call[1] for call in calls if call[0] == "set_runtime_cache"]
+    assert caches == [caches[0]] * 2 + [caches[2]] * 2
+    assert caches[0] != caches[2]
+
+
+def test_a_plan_is_not_built_again_for_want_of_memory(bundle: Bundle, calls: Calls) -> None:
+    make(bundle)
+    calls.clear()
+    calls.failing["deserialize_cuda_engine"] = "OutOfMemory (Requested size was 99 bytes.)"
+    with pytest.raises(BackendUnavailable, match=r"too little memory for the engine in .*Requested size was 99"):
+        make(bundle)
+    assert names(calls) == ["Runtime", "deserialize_cuda_engine"]
+
+
+def test_no_memory_for_contexts(bundle: Bundle, calls: Calls) -> None:
+    def refuse(size: int) -> Any:
+        raise MemoryError(f"no {size} bytes")
+
+    executor = make(bundle, allocate=refuse)
+    for _ in range(2):
+        with pytest.raises(MemoryError, match=f"no {MEMORY} bytes"):
+            run(executor, 7, draw(1, 7))
 
 
 def test_plans_are_kept(bundle: Bundle, calls: Calls, caplog: pytest.LogCaptureFixture) -> None:
@@ -212,7 +273,8 @@ def describe(bundle: Bundle, library: Any, **options: Any) -> dict[str, Any]:
 def test_settings_of_a_build(bundle: Bundle) -> None:
     rtx = make_stand_in("tensorrt_rtx", "1.7.1", Calls())
     shapes = [[1, 3, 7, 7], [2, 3, 7, 7], [4, 3, 7, 7]]
-    assert describe(bundle, rtx) == {"tf32": False, "target": "any", "input": shapes}
+    expected = {"tf32": False, "require_user_allocation": True, "target": "any", "input": shapes}
+    assert describe(bundle, rtx) == expected
     assert describe(bundle, rtx, tf32=True)["tf32"]
     assert describe(bundle, rtx, target="sm75")["target"] == "SM75"
     plain = make_stand_in("tensorrt", "11.4.0", Calls())

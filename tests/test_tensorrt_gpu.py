@@ -35,10 +35,16 @@ def gpu() -> Gpu:
     return found
 
 
+class Buffer:
+    def __init__(self, size: int) -> None:
+        self._memory = torch.empty(size, dtype=torch.uint8, device="cuda")
+        self.address = self._memory.data_ptr()
+
+
 @pytest.mark.parametrize("precision", ["f32", "f16"])
 def test_on_a_gpu(small_bundle: Path, gpu: Gpu, precision: str) -> None:
     bundle = Bundle.open(small_bundle)
-    executor = TensorRTExecutor(bundle, gpu=gpu, precision=precision, batches=Batches(1, 4, 8))
+    executor = TensorRTExecutor(bundle, gpu=gpu, allocate=Buffer, precision=precision, batches=Batches(1, 4, 8))
     kind = torch.float16 if executor.input_element() == "f16" else torch.float32
     stream = torch.cuda.Stream()
     generator = np.random.default_rng(SEED)

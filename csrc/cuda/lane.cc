@@ -166,9 +166,7 @@ bool Lane::record(int resolution, Branch& branch, int size, const Enqueue& enque
   if (!branch.recordable || branch.graphs.count(size) > 0) return branch.recordable;
   try {
     branch.graphs.emplace(size, Graph::record(branch.stream.get(), enqueue));
-  } catch (const OutOfMemory&) {
-    throw;
-  } catch (const std::exception& error) {
+  } catch (const Error& error) {
     branch.recordable = false;
     branch.graphs.clear();
     if (log_) {

@@ -27,6 +27,13 @@ namespace {
 using btnet::Pipeline;
 using btnet::SourceImage;
 
+/// An exception of an executor in Python, on its way through the pipeline. What is no Exception there, such as
+/// KeyboardInterrupt, is not one of these: nothing must catch it.
+struct PythonError : btnet::Error {
+  explicit PythonError(const py::error_already_set& error) : Error(error.what()), original(error) {}
+  py::error_already_set original;
+};
+
 /// An executor written in Python: an object with the functions of btnet::DeviceExecutor, addresses as integers.
 class PythonExecutor final : public btnet::DeviceExecutor {
  public:
@@ -55,8 +62,9 @@ class PythonExecutor final : public btnet::DeviceExecutor {
                                 reinterpret_cast<std::uintptr_t>(output), reinterpret_cast<std::uintptr_t>(stream),
                                 slot);
     } catch (const py::error_already_set& error) {
-      if (!error.matches(PyExc_MemoryError)) throw;
-      throw btnet::OutOfMemory(error.what());
+      if (error.matches(PyExc_MemoryError)) throw btnet::OutOfMemory(error.what());
+      if (error.matches(PyExc_Exception)) throw PythonError(error);
+      throw;
     }
   }
 
@@ -99,13 +107,27 @@ std::vector<SourceImage> source_images(const py::list& images) {
 
 /// CUDA may wait for host functions of Python's, which need the GIL: nothing of CUDA is called with it.
 struct DeleteWithoutGil {
-  void operator()(Pipeline* pipeline) const {
+  template <class T>
+  void operator()(T* owner) const {
     const py::gil_scoped_release release;
-    delete pipeline;
+    delete owner;
   }
 };
 using PipelineHolder = std::unique_ptr<Pipeline, DeleteWithoutGil>;
+using BufferHolder = std::unique_ptr<btnet::cuda::DeviceMemory, DeleteWithoutGil>;
 using WithoutGil = py::call_guard<py::gil_scoped_release>;
+
+BufferHolder make_buffer(std::size_t bytes) {
+  BufferHolder buffer(new btnet::cuda::DeviceMemory);
+  try {
+    const py::gil_scoped_release release;
+    buffer->reserve(bytes);
+  } catch (const btnet::OutOfMemory& error) {
+    PyErr_SetString(PyExc_MemoryError, error.what());
+    throw py::error_already_set();
+  }
+  return buffer;
+}
 
 PipelineHolder make_pipeline(const std::filesystem::path& bundle, py::object executor, int device,
                              std::vector<int> resolutions, const std::string& indicator, const std::string& rounding,
@@ -127,8 +149,12 @@ py::array_t<float> embed_images(const Pipeline& pipeline, const py::list& images
   py::array_t<float> out({static_cast<py::ssize_t>(sources.size()), static_cast<py::ssize_t>(pipeline.dim())});
   float* rows = out.mutable_data();
   const btnet::EmbedOptions options{flip, normalize, check_signals};
-  const py::gil_scoped_release release;
-  pipeline.embed(sources.data(), sources.size(), rows, options);
+  try {
+    const py::gil_scoped_release release;
+    pipeline.embed(sources.data(), sources.size(), rows, options);
+  } catch (const PythonError& error) {
+    throw error.original;
+  }
   return out;
 }
 
@@ -191,6 +217,13 @@ PYBIND11_MODULE(_cuda, m) {
       .def(py::init<int>(), py::arg("device"))
       .def("__enter__", &CurrentDevice::enter, WithoutGil())
       .def("__exit__", [](CurrentDevice& self, const py::args&) { self.exit(); });
+
+  py::class_<btnet::cuda::DeviceMemory, BufferHolder>(m, "DeviceBuffer", "Memory of the current device.",
+                                                      py::module_local())
+      .def(py::init(&make_buffer), py::arg("bytes"), "Raises MemoryError.")
+      .def_property_readonly("address", [](const btnet::cuda::DeviceMemory& buffer) {
+        return reinterpret_cast<std::uintptr_t>(buffer.get());
+      });
 
   py::class_<DeviceArray>(m, "DeviceArray", "An image in device memory.", py::module_local())
       .def(py::init(&make_device_array), py::arg("address"), py::arg("height"), py::arg("width"), py::arg("channels"),

@@ -92,7 +92,13 @@ def open_pipeline(
         if value not in known:
             raise InvalidOption(f"{option} must be one of {', '.join(known)} on a GPU, not {value!r}")
     with native().CurrentDevice(device):
-        executor = TensorRTExecutor(bundle, gpu=gpu, precision=precision, resolutions=list(resolutions) or None)
+        executor = TensorRTExecutor(
+            bundle,
+            gpu=gpu,
+            allocate=native().DeviceBuffer,
+            precision=precision,
+            resolutions=list(resolutions) or None,
+        )
         return native().Pipeline(
             bundle.path,
             executor,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 from btnet_ext._native import core
 from btnet_ext.bundle import Bundle
@@ -17,6 +17,9 @@ from btnet_ext.trt_library import Gpu, find_tensorrt, make_logger, plan_target
 from btnet_ext.trt_plans import INPUT, OUTPUT, Batches, PlanCache, PlanKey
 
 BATCHES = Batches(1, 32, 256)
+
+Allocate: TypeAlias = Callable[[int], Any]
+"""Takes so many bytes of device memory, at a multiple of 256, into an object that has their `address`, an integer."""
 
 _log = logging.getLogger(__name__)
 
@@ -62,16 +65,30 @@ def _build(library: ModuleType, bundle: Bundle, key: PlanKey, progress: Progress
     return build_plan(library, bundle, key, progress)
 
 
+class _Block(NamedTuple):
+    owner: Any
+    address: int
+    size: int
+
+
+class _Context(NamedTuple):
+    context: Any
+    block: _Block  # what it computes in
+
+
 class TensorRTExecutor:
     """Runs a bundle's networks: what btnet/device_executor.h asks of an executor.
 
-    Each branch has an engine, and for each slot that is used an execution context with memory of its own, made when it
-    is first used. Plans that are not in the cache are built, which takes minutes and is logged.
+    Each branch has an engine, and for each slot and size of a batch an execution context, made when it is first used:
+    a recorded CUDA graph may only be replayed while the shapes of its context stay (TensorRT's best practices). Those
+    of a slot and branch follow each other, and share memory. Plans that are not in the cache are built, which takes
+    minutes and is logged.
     All this happens on the GPU that is the current one of the calling thread.
 
     Args:
         bundle: what to run.
         gpu: the current GPU, as the driver says; None, where it has none, is refused.
+        allocate: takes device memory. Raises MemoryError where there is not enough.
         precision: "f32", "f16", or "int8" where the bundle has it.
         resolutions: branches to load; None: all.
         batches: smallest, best and largest batch.
@@ -89,6 +106,7 @@ class TensorRTExecutor:
         bundle: Bundle,
         *,
         gpu: Gpu | None,
+        allocate: Allocate,
         precision: str = "f16",
         resolutions: Sequence[int] | None = None,
         batches: Batches = BATCHES,
@@ -106,8 +124,11 @@ class TensorRTExecutor:
         self._lock = threading.Lock()
         self._logger = make_logger(self._library)
         self._runtime = self._library.Runtime(self._logger)
-        self._contexts: dict[tuple[int, int], Any] = {}
+        self._allocate = allocate
         self._engines: dict[int, Any] = {}
+        self._kernels: dict[int, Any] = {}  # compiled ones, which the contexts of an engine share
+        self._contexts: dict[tuple[int, int, int], _Context] = {}
+        self._memory: dict[tuple[int, int], _Block] = {}
         for resolution in bundle.resolutions if resolutions is None else resolutions:
             key = plan_key(
                 self._library,
@@ -153,11 +174,11 @@ class TensorRTExecutor:
         """
         if count not in self.batch_sizes(resolution):
             raise InvalidOption(f"count must be one of {self._batches.sizes()}, not {count!r}")
-        context = self._context(resolution, slot)
+        context = self._context(resolution, slot, count)
+        self._logger.errors.clear()
         # Each call returns whether it worked.
         if not (
-            context.set_input_shape(INPUT, (count, 3, resolution, resolution))
-            and context.set_tensor_address(INPUT, input)
+            context.set_tensor_address(INPUT, input)
             and context.set_tensor_address(OUTPUT, output)
             and context.execute_async_v3(stream)
         ):
@@ -167,24 +188,43 @@ class TensorRTExecutor:
         if resolution not in self._engines:
             raise InvalidOption(f"resolution must be one of {sorted(self._engines)}, not {resolution!r}")
 
-    def _context(self, resolution: int, slot: int) -> Any:
+    def _context(self, resolution: int, slot: int, count: int) -> Any:
         with self._lock:
-            context = self._contexts.get((resolution, slot))
-            if context is None:
-                context = self._make_context(self._engines[resolution])
-                if context is None:
-                    raise self._failure(f"TensorRT cannot make a context for the branch for {resolution}")
-                self._contexts[resolution, slot] = context
-        return context
+            found = self._contexts.get((resolution, slot, count))
+            if found is None:
+                self._logger.errors.clear()
+                context = self._make_context(resolution)
+                if context is None or not context.set_input_shape(INPUT, (count, 3, resolution, resolution)):
+                    raise self._failure(
+                        f"TensorRT cannot make a context of {count} images for the branch for {resolution}"
+                    )
+                block = self._block(resolution, slot, context.update_device_memory_size_for_shapes())
+                context.set_device_memory(block.address, block.size)
+                found = self._contexts[resolution, slot, count] = _Context(context, block)
+        return found.context
 
-    def _make_context(self, engine: Any) -> Any:
+    def _block(self, resolution: int, slot: int, size: int) -> _Block:
+        """Return memory of at least `size` bytes; contexts that were given a smaller block keep it."""
+        block = self._memory.get((resolution, slot))
+        if block is None or block.size < size:
+            owner = self._allocate(size)
+            block = self._memory[resolution, slot] = _Block(owner, owner.address, size)
+        return block
+
+    def _make_context(self, resolution: int) -> Any:
+        engine = self._engines[resolution]
+        memory = self._library.ExecutionContextAllocationStrategy.USER_MANAGED
         if self._library.__name__ == "tensorrt":
-            return engine.create_execution_context()
+            return engine.create_execution_context(memory)
         # tensorrt_rtx compiles kernels for the shapes that it meets, by default in the background: when a batch is
         # recorded as a graph, they may be there or not. Eagerly, it has them after the first batch of a size.
         config = engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(memory)
         strategy = self._library.DynamicShapesKernelSpecializationStrategy.EAGER
         config.dynamic_shapes_kernel_specialization_strategy = strategy
+        if resolution not in self._kernels:
+            self._kernels[resolution] = config.create_runtime_cache()
+        config.set_runtime_cache(self._kernels[resolution])
         return engine.create_execution_context(config)
 
     def _failure(self, what: str) -> Exception:
@@ -197,10 +237,16 @@ class TensorRTExecutor:
     def _load(self, key: PlanKey) -> Any:
         plan = self._cache.find(key)
         if plan is not None:
+            self._logger.errors.clear()
             engine = self._runtime.deserialize_cuda_engine(plan)
             if engine is not None:
                 return engine
-            self._cache.refuse(key, str(self._failure("TensorRT cannot load it")))
+            failure = self._failure("TensorRT cannot load it")
+            if isinstance(failure, MemoryError):
+                raise BackendUnavailable(
+                    f"there is too little memory for the engine in {self._cache.path(key)}: {failure}"
+                )
+            self._cache.refuse(key, str(failure))
         engine = self._runtime.deserialize_cuda_engine(self._build(key))
         if engine is None:
             raise BackendUnavailable(str(self._failure("TensorRT cannot load the engine that it has just built")))

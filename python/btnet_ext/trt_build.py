@@ -36,6 +36,7 @@ def build_plan(library: ModuleType, bundle: Bundle, key: PlanKey, progress: Prog
     _check(key, bundle)
     graph = _graph(bundle, key)
     logger = make_logger(library)
+    logger.errors.clear()
     _log.info("building the %s engine for resolution %d with %s", key.precision, key.resolution, key.flavour)
     with _hold_interrupts() as interrupts:
         builder = library.Builder(logger)
@@ -85,6 +86,8 @@ def _configure(library: ModuleType, builder: Any, key: PlanKey) -> Any:
     config = builder.create_builder_config()
     if not key.tf32:  # it is on by default, and rounds what convolutions in f32 read to 10 bits
         config.clear_flag(library.BuilderFlag.TF32)
+    if key.flavour == "tensorrt_rtx":  # otherwise it takes memory while it runs, which cannot be recorded as a graph
+        config.set_flag(library.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if key.target == TURING:
         config.num_compute_capabilities = 1
         config.set_compute_capability(library.ComputeCapability.SM75, 0)
@@ -99,7 +102,8 @@ def _configure(library: ModuleType, builder: Any, key: PlanKey) -> Any:
 def _hold_interrupts() -> Iterator[list[int]]:
     """Collect Ctrl-C in the list, and raise it at the end: an exception in a call-back would pass through TensorRT."""
     interrupts: list[int] = []
-    if threading.current_thread() is not threading.main_thread():  # no others get it
+    in_main_thread = threading.current_thread() is threading.main_thread()  # no others get it
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is None:  # what C has installed cannot be put back
         yield interrupts
         return
     before = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
@@ -119,19 +123,24 @@ def _make_monitor(library: ModuleType, progress: Progress | None, interrupts: li
             super().__init__()
             self._phases: dict[str, tuple[int, int]] = {}  # those within each other: steps done, steps
             self._done = 0.0
+            self._lock = threading.Lock()  # TensorRT calls from threads of its own
 
         def phase_start(self, name: str, parent: str | None, steps: int) -> None:
-            self._phases[name] = (0, steps)
+            with self._lock:
+                self._phases[name] = (0, steps)
 
         def step_complete(self, name: str, step: int) -> bool:
-            self._phases[name] = (step + 1, self._phases[name][1])
-            self._done = max(self._done, self._count())  # a phase may end before its last step
-            if progress is not None:
-                progress(self._done)
+            with self._lock:
+                if name in self._phases:
+                    self._phases[name] = (step + 1, self._phases[name][1])
+                self._done = max(self._done, self._count())  # a phase may end before its last step
+                if progress is not None:
+                    progress(self._done)
             return not interrupts
 
         def phase_finish(self, name: str) -> None:
-            self._phases.pop(name, None)
+            with self._lock:
+                self._phases.pop(name, None)
 
         def _count(self) -> float:
             done, share = 0.0, 1.0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -69,16 +70,18 @@ def plan_target(flavour: str, gpu: Gpu | None) -> str:
             raise BackendUnavailable("tensorrt builds engines only on the GPU that will run them")
         # Its engines are made of kernels that were fastest on that very model.
         return f"sm{gpu.capability[0]}{gpu.capability[1]} {gpu.name}"
-    if gpu is None or gpu.capability in ((8, 0), (8, 6), (8, 9)) or gpu.capability >= (12, 0):
+    if gpu is None or gpu.capability in ((8, 0), (8, 6), (8, 9), (12, 0), (12, 1)):
         return AMPERE_AND_LATER
     if gpu.capability == (7, 5):
         return TURING
     raise BackendUnavailable(f"tensorrt_rtx does not serve the {gpu.name}, compute capability {gpu.capability}")
 
 
+@cache
 def make_logger(library: ModuleType) -> Any:
     """Return a TensorRT logger that hands messages on to logging, and keeps errors in its list `errors`.
 
+    It is always the same one, since TensorRT keeps to the first that it is given; clear `errors` before a call.
     An error's text is only here: the call that failed returns None or False. Whoever made the call says it in an
     exception, so that errors go to the log as details.
     """

@@ -97,7 +97,7 @@ class PlanCache:
     def store(self, key: PlanKey, plan: bytes) -> Path:
         """Write a plan, and return where it is. Raises OSError."""
         path = self.path(key)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # a plan of somebody else's is somebody else's code
         part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
         try:
             with part.open("xb") as file:

@@ -244,5 +244,5 @@ def install(patch: Any, device: Device, executor: type[OnnxExecutor] = OnnxExecu
     patch.setattr(
         cuda,
         "TensorRTExecutor",
-        lambda bundle, *, gpu, precision, resolutions: executor(device, bundle, resolutions),
+        lambda bundle, *, gpu, allocate, precision, resolutions: executor(device, bundle, resolutions),
     )

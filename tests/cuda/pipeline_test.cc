@@ -50,7 +50,7 @@ class MeansOnDevice final : public DeviceExecutor {
   void enqueue(int resolution, int count, const void* input, float* output, CUstream_st* stream, int slot) override {
     record_.enqueued.push_back({resolution, count, slot});
     record_.inputs[{slot, resolution}].insert(input);
-    if (static_cast<int>(record_.enqueued.size()) == record_.fail_at) throw std::runtime_error("the executor failed");
+    if (static_cast<int>(record_.enqueued.size()) == record_.fail_at) throw Error("the executor failed");
     emulated::enqueue(stream, [=] { embed_by_means(resolution, count, static_cast<const float*>(input), output); });
     check(cudaGetLastError(), "launching the means");
   }
@@ -400,7 +400,7 @@ TEST_F(PipelineTest, AnExecutorThatThrows) {
     const Pipeline pipeline = make();
     try {  // while it is recorded, it may fail: then it runs as it is
       for (int repeat = 0; repeat < 3; ++repeat) expect_same(embed(pipeline, on_host(images)), wanted);
-    } catch (const std::runtime_error& error) {
+    } catch (const Error& error) {
       EXPECT_STREQ(error.what(), "the executor failed");
       ++failures;
     }

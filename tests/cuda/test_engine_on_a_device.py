@@ -216,6 +216,28 @@ def test_an_executor_that_throws(device: Device, small_bundle: Path, monkeypatch
         engine.embed(noise(3, 7))
 
 
+class InterruptedExecutor(devices.OnnxExecutor):
+    calls = 0
+
+    def enqueue(self, *arguments: Any, **options: Any) -> None:
+        self.calls += 1
+        if self.calls == 2:  # the one that is recorded
+            raise KeyboardInterrupt
+        super().enqueue(*arguments, **options)
+
+
+def test_interrupt_while_a_graph_is_recorded(
+    device: Device, small_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices.install(monkeypatch, device, InterruptedExecutor)
+    engine = Engine(small_bundle, device="cuda", resolutions=[7])
+    images = noise(3, 7)
+    first = engine.embed(images)
+    with pytest.raises(KeyboardInterrupt):
+        engine.embed(images)
+    np.testing.assert_array_equal(engine.embed(images), first)
+
+
 class HalfExecutor(devices.OnnxExecutor):
     element = "f16"
 
