@@ -21,6 +21,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from btnet_ext.whole_files import whole_file
 from btnet_train.accounting import mac_count, parameter_count
 from btnet_train.branches import fix_trunk, start_from
 from btnet_train.checkpoint import CheckpointError, load_checkpoint, read_tensors
@@ -31,7 +32,6 @@ from btnet_train.recipes import Network, Recipe, RecipeError, Stage
 from btnet_train.run_state import load_tensors, save_tensors
 from btnet_train.sources import Faces
 from btnet_train.trainer import STATE, Execution, Training
-from btnet_train.whole_files import whole_file
 
 logger = logging.getLogger(__name__)
 

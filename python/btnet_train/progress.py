@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from btnet_train.whole_files import whole_file
+from btnet_ext.whole_files import whole_file
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from btnet_ext.whole_files import whole_file
 from btnet_train.checkpoint import CheckpointError, differences
-from btnet_train.whole_files import whole_file
 
 _FACTS = "facts"
 _OPTIMIZER = "optimizer."

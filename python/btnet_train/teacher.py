@@ -19,9 +19,9 @@ from openvino.preprocess import PrePostProcessor  # type: ignore[import-untyped]
 from tqdm import tqdm
 
 import btnet_ext
+from btnet_ext.whole_files import whole_file
 from btnet_train.image_files import DataError
 from btnet_train.networks import CANONICAL
-from btnet_train.whole_files import whole_file
 
 _BLOCK = 64  # faces in memory at a time
 _LONGEST_REASON = 200  # characters of OpenVINO's, which can fill a screen

@@ -18,6 +18,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
+from btnet_ext.whole_files import discard_parts
 from btnet_train.batches import Batch, Batches, steps_per_epoch
 from btnet_train.errors import Interrupted, TrainingError
 from btnet_train.networks import CANONICAL, IResNet
@@ -27,7 +28,6 @@ from btnet_train.progress import Means, Progress, plot_values
 from btnet_train.recipes import Stage, View
 from btnet_train.run_state import load_run, save_run
 from btnet_train.sources import Faces
-from btnet_train.whole_files import discard_parts
 
 logger = logging.getLogger(__name__)
 
