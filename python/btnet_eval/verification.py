@@ -168,11 +168,12 @@ def cosine_similarities(embeddings_a: npt.ArrayLike, embeddings_b: npt.ArrayLike
     a, b = np.asarray(embeddings_a), np.asarray(embeddings_b)
     if a.ndim != 2 or a.shape != b.shape:
         raise ValueError(f"embeddings must be two (n, D) arrays of one shape, not {a.shape} and {b.shape}")
-    lengths = _lengths("embeddings_a", a) * _lengths("embeddings_b", b)
+    lengths = row_lengths("embeddings_a", a) * row_lengths("embeddings_b", b)
     return _row_products(a, b) / lengths
 
 
-def _lengths(name: str, embeddings: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def row_lengths(name: str, embeddings: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """(n,) Euclidean lengths of the rows of (n, D). Raises ValueError that names the row, as `cosine_similarities`."""
     if embeddings.dtype.kind not in "fiu":
         raise ValueError(f"{name} must hold real numbers, not {embeddings.dtype}")
     squares = _row_products(embeddings, embeddings)

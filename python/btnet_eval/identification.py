@@ -1,0 +1,150 @@
+"""1:N identification: whose face of a gallery is this, if anybody's?
+
+A probe is mated if its person is in the gallery; the mate is that person's row, or the best of several. The rank of the
+mate is 1 + the number of rows of other persons that score as high or higher: ties count against it.
+
+- top-k: the part of the mated probes whose mate has a rank of at most k.
+- FPIR(t): the part of the non-mated probes whose best score is at least t.
+- TPIR_k(t): the part of the mated probes whose mate has a rank of at most k and a score of at least t.
+- TPIR_k at a given FPIR: that at the lowest t which has an FPIR of no more than that. With fewer than 1 / FPIR
+  non-mated probes it lies just above the best score of all of them.
+
+So QMUL-SurvFace has it (Cheng et al., "Surveillance face recognition challenge"), with k = 20, and IARPA's IJB-C for
+each of its galleries. BTNet's program for SurvFace takes the nearest of 1,000 thresholds instead. The public programs
+for IJB-C 1:N put both galleries into one, so that every probe is mated, and count pairs with other persons for
+"FPIR": what they report is not comparable.
+"""
+
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from btnet_eval.roc import lowest_threshold, numbered_ids
+from btnet_eval.templates import check_rows, normalized
+
+_BLOCK = 4096
+"""Probes in one call of FAISS, so that a search can be interrupted in between."""
+
+
+@dataclass(frozen=True)
+class Identification:
+    """What a search of mated and non-mated probes found.
+
+    ranks: (m,) int64, the rank of the mate of each mated probe; max_rank + 1 stands for any above max_rank.
+    mate_scores: (m,) float64, its cosine similarity; -inf if it was not found, which is only where ranks says so.
+    unmated_scores: (u,) float64, the best score of each non-mated probe.
+    """
+
+    ranks: NDArray[np.int64]
+    mate_scores: NDArray[np.float64]
+    unmated_scores: NDArray[np.float64]
+    max_rank: int
+
+    def top(self, k: int) -> float:
+        """Top-k rate, 0..1. Raises ValueError for k out of 1 to max_rank."""
+        return float(np.mean(self._within(k)))
+
+    def threshold(self, fpir: float) -> float:
+        """The lowest score at which FPIR is at most fpir, 0 <= fpir < 1.
+
+        Raises ValueError for another fpir and without non-mated probes.
+        """
+        if not self.unmated_scores.size:
+            raise ValueError("there is no FPIR without non-mated probes")
+        return lowest_threshold(self.unmated_scores, fpir)
+
+    def tpir(self, fpir: float, rank: int) -> float:
+        """TPIR, 0..1, with the mate among the first `rank`. Errors: as in `threshold` and `top`."""
+        return float(np.mean(self._within(rank) & (self.mate_scores >= self.threshold(fpir))))
+
+    def auc(self, rank: int) -> float:
+        """Area under TPIR against FPIR, from FPIR 0 to 1, with the mate among the first `rank`; exact.
+
+        It is how often a mate within that rank scores above a non-mated probe's best, a tie counting one half. Raises
+        ValueError for a rank out of 1 to max_rank and without non-mated probes.
+        """
+        found = self.mate_scores[self._within(rank)]
+        if not self.unmated_scores.size:
+            raise ValueError("there is no FPIR without non-mated probes")
+        others = np.sort(self.unmated_scores)
+        below, up_to = (np.searchsorted(others, found, side=side) for side in ("left", "right"))
+        return float(np.sum(below + up_to) / (2 * len(others) * len(self.ranks)))
+
+    def _within(self, rank: int) -> NDArray[np.bool_]:
+        if not 1 <= rank <= self.max_rank:
+            raise ValueError(f"the rank must be 1 to {self.max_rank}, the last that was looked for, not {rank}")
+        return self.ranks <= rank
+
+
+def identify(
+    gallery: ArrayLike, gallery_ids: ArrayLike, probes: ArrayLike, probe_ids: ArrayLike, *, max_rank: int = 20
+) -> Identification:
+    """Search for probes in a gallery, and compare with whose they are.
+
+    Ranks count rows of the gallery. Where they should count persons, give one row for each
+    (`btnet_eval.templates.prototypes`).
+
+    Args:
+        gallery: (n, D) real numbers, of any length but zero; one row for a person or several.
+        gallery_ids: (n,) integers or strings: whose they are.
+        probes: (p, D) real numbers.
+        probe_ids: (p,), of the same type as gallery_ids. Probes whose id is not in the gallery are non-mated; there
+            may be none, but then there is no TPIR.
+        max_rank: the last rank that can be asked for.
+
+    Raises:
+        ValueError: arrays that do not fit together, an empty gallery, no mated probe.
+    """
+    if max_rank < 1:
+        raise ValueError(f"max_rank must be at least 1, not {max_rank}")
+    rows, wanted = check_rows("gallery", np.asarray(gallery)), check_rows("probes", np.asarray(probes))
+    people, probe_people = numbered_ids(("gallery_ids", gallery_ids, len(rows)), ("probe_ids", probe_ids, len(wanted)))
+    mated = np.isin(probe_people, people)
+    if not mated.any():
+        raise ValueError("there is no mated probe: none of probe_ids is in gallery_ids")
+    # Among so many are max_rank rows of other persons, so that no tie at the end can hide one that counts.
+    depth = min(len(rows), max_rank + int(np.bincount(people).max()))
+    indices, found = search(rows, wanted, depth)
+    scores = found.astype(np.float64)
+    is_mate = people[indices[mated]] == probe_people[mated, None]
+    mate_scores = np.where(is_mate, scores[mated], -np.inf).max(axis=1)
+    others = np.count_nonzero(~is_mate & (scores[mated] >= mate_scores[:, None]), axis=1)
+    ranks = np.minimum(others, max_rank).astype(np.int64) + 1
+    return Identification(ranks, mate_scores, scores[~mated, 0], max_rank)
+
+
+def search(gallery: ArrayLike, probes: ArrayLike, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The k rows of the gallery that are most similar to each probe: exhaustive, by FAISS's IndexFlatIP.
+
+    Memory is that of normalised copies, two of the gallery and one of the probes, and of the result.
+
+    Args:
+        gallery: (n, D) real numbers, of any length but zero.
+        probes: (p, D) real numbers, likewise.
+        k: 1 to n.
+
+    Returns:
+        indices (p, k), rows of the gallery, and scores (p, k), their cosine similarities summed in float32. Best first;
+        of equal ones the first in the gallery first. Of rows that are equal at the last place, FAISS takes any.
+
+    Raises:
+        ValueError: arrays that do not fit together or are empty, rows of length zero, k out of range.
+    """
+    rows, wanted = normalized("gallery", gallery), normalized("probes", probes)
+    if rows.shape[1] != wanted.shape[1]:
+        raise ValueError(
+            f"gallery and probes must have one number of columns, not {rows.shape[1]} and {wanted.shape[1]}"
+        )
+    if not 1 <= k <= len(rows):
+        raise ValueError(f"k must be 1 to {len(rows)}, the rows of the gallery, not {k}")
+    index = faiss.IndexFlatIP(rows.shape[1])
+    index.add(rows)
+    indices = np.empty((len(wanted), k), np.int64)
+    scores = np.empty((len(wanted), k), np.float32)
+    for start in range(0, len(wanted), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        scores[block], indices[block] = index.search(wanted[block], k)
+    order = np.lexsort((indices, -scores))
+    return np.take_along_axis(indices, order, axis=1), np.take_along_axis(scores, order, axis=1)

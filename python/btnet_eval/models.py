@@ -1,0 +1,219 @@
+"""Models to measure: a bundle of this project, or any other face model in ONNX, as a function of images."""
+
+import hashlib
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+from openvino.preprocess import PrePostProcessor  # type: ignore[import-untyped]
+
+from btnet_eval.base import DataError, Embed, Image, Rows
+from btnet_ext import Engine, InvalidOption, degrade, resize
+
+CANONICAL = 112
+"""Side in pixels of the images that models without branches are made for."""
+
+_LONGEST_REASON = 200  # characters of OpenVINO's, which can fill a screen
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model to measure.
+
+    name: for people. embed: images of any sizes to embeddings. digest: names the weights and all that changes an
+    embedding; two models with one digest are the same. resolutions: of its networks, ascending, in pixels; a model
+    of one network has one.
+    """
+
+    name: str
+    embed: Embed
+    digest: str
+    resolutions: tuple[int, ...]
+
+    def present(self, image: Image, resolution: int) -> Image:
+        """What the model is shown of an image that has no more detail than resolution x resolution pixels.
+
+        The image at that size, for a network of that resolution among several; else the image degraded to it and up
+        again to 112 px, as models of one network are measured at low resolutions (Knoche et al. 2021, Eq. 1).
+        """
+        if len(self.resolutions) > 1 and resolution in self.resolutions:
+            return resize(image, (resolution, resolution))
+        return degrade(image, resolution, canonical=CANONICAL)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What an ONNX model is given of an image: (pixel - mean) / std, with pixels from 0 to 255.
+
+    mean, std: for each channel, in the order of `color`: "rgb" or "bgr". Most models of insightface have a mean of
+    127.5 and a std of 127.5 or 128. Raises `InvalidOption`, which names the option.
+    """
+
+    mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    std: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    color: str = "rgb"
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != 3 or not all(map(math.isfinite, self.mean)):
+            raise InvalidOption(f"mean must be three finite numbers, not {self.mean!r}")
+        if len(self.std) != 3 or not all(0 < value < math.inf for value in self.std):
+            raise InvalidOption(f"std must be three positive, finite numbers, not {self.std!r}")
+        if self.color not in ("rgb", "bgr"):
+            raise InvalidOption(f"color must be rgb or bgr, not {self.color!r}")
+
+
+def open_model(
+    model: str | os.PathLike[str],
+    *,
+    device: str = "cpu",
+    precision: str = "f32",
+    flip: bool = True,
+    selection: tuple[str, str] | None = None,
+    preprocessing: Preprocessing | None = None,
+) -> Model:
+    """Open a model to measure. Its embeddings have the length 1.
+
+    An ONNX model has one input (1 or N, 3, 112, 112) and one output (N, dim). Images of other sizes are resized to
+    112 px. It runs on the CPU in f32, one call at a time.
+
+    Args:
+        model: a bundle's name or path, as `btnet_ext.Engine` takes it; or the path of an ONNX model, ending in .onnx.
+        device: as for `btnet_ext.Engine`.
+        precision: as for `btnet_ext.Engine`.
+        flip: embed the mirror image, too, and add both embeddings.
+        selection: indicator and rounding, by which a bundle selects a network; None: as the bundle says.
+        preprocessing: of an ONNX model; None: `Preprocessing()`. A bundle says itself what it is given.
+
+    Raises:
+        DataError: an ONNX model that is damaged, or is no face model for 112 px.
+        BtnetError: what `btnet_ext.Engine` raises; `InvalidOption`, also, for an option that does not fit the model.
+        OSError: from the file system.
+    """
+    if os.fspath(model).endswith(".onnx"):
+        if device not in ("cpu", "auto"):
+            raise InvalidOption(f"device must be 'cpu' for an ONNX model, not {device!r}")
+        if precision != "f32":
+            raise InvalidOption(f"precision must be 'f32' for an ONNX model, not {precision!r}")
+        if selection is not None:
+            raise InvalidOption(f"selection is for a bundle, and {os.fspath(model)} is an ONNX model")
+        return _open_onnx(Path(model), flip, preprocessing or Preprocessing())
+    if preprocessing is not None:
+        raise InvalidOption(f"preprocessing is for an ONNX model, and {os.fspath(model)} is a bundle")
+    indicator, rounding = selection or (None, None)
+    engine = Engine(model, device=device, precision=precision, indicator=indicator, rounding=rounding)
+
+    def embed(images: Sequence[Image]) -> Rows:
+        return engine.embed(list(images), flip=flip)
+
+    digest = _digest(engine.bundle.digest, flip=flip, precision=precision, selection=selection)
+    return Model(engine.bundle.name, embed, digest, engine.resolutions)
+
+
+def _digest(weights: str, **options: object) -> str:
+    return hashlib.sha256(f"{weights} {options}".encode()).hexdigest()
+
+
+def _open_onnx(path: Path, flip: bool, preprocessing: Preprocessing) -> Model:
+    content = path.read_bytes()
+    core = ov.Core()
+    network = _read_network(core, path)
+    options = {"mean": [*map(float, preprocessing.mean)], "std": [*map(float, preprocessing.std)]}
+    digest = _digest(_digest_of_weights(content, network), flip=flip, color=preprocessing.color, **options)
+    dim = network.output().shape[1]
+    # One image in a request and several requests at a time: no embedding depends on the images beside it.
+    config = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
+    try:
+        compiled = core.compile_model(_with_preprocessing(network, preprocessing), "CPU", config)
+    except RuntimeError as error:
+        raise DataError(f"{path}: it cannot be run by OpenVINO: {_last_line(error)}") from error
+    queue = ov.AsyncInferQueue(compiled)
+
+    def embed(images: Sequence[Image]) -> Rows:
+        return _embed(queue, images, dim, flip)
+
+    return Model(path.stem, embed, digest, (CANONICAL,))
+
+
+def _embed(queue: Any, images: Sequence[Image], dim: int, flip: bool) -> Rows:
+    views = np.zeros((len(images), 2, dim))
+
+    def keep(request: Any, place: tuple[int, int]) -> None:
+        views[place] = request.get_output_tensor().data[0]
+
+    queue.set_callback(keep)
+    for row, image in enumerate(images):
+        pixels = resize(image, (CANONICAL, CANONICAL))
+        queue.start_async({0: pixels[None]}, (row, 0))
+        if flip:
+            queue.start_async({0: np.ascontiguousarray(pixels[None, :, ::-1])}, (row, 1))
+    queue.wait_all()
+    sums = views.sum(axis=1)
+    lengths = np.linalg.norm(sums, axis=1)
+    usable = np.isfinite(lengths) & (lengths > 0)
+    if not usable.all():
+        raise DataError(f"the model's embedding of image {int(np.argmin(usable))} is zero or not finite")
+    rows: Rows = (sums / lengths[:, None]).astype(np.float32)
+    return rows
+
+
+def _read_network(core: Any, path: Path) -> Any:
+    """Return the network for a batch of one image. DataError if it has other inputs or outputs."""
+    try:
+        network = core.read_model(path)
+    except RuntimeError as error:
+        raise DataError(f"{path}: it cannot be read by OpenVINO: {_last_line(error)}") from error
+    shape = ov.PartialShape([1, 3, CANONICAL, CANONICAL])
+    inputs = network.inputs
+    if len(inputs) != 1 or not inputs[0].partial_shape.compatible(shape):
+        raise DataError(f"{path}: it must have one input (1 or N, 3, 112, 112), not {_describe(inputs)}")
+    if not inputs[0].element_type.is_real():
+        raise DataError(f"{path}: it must take floating-point numbers, not {inputs[0].element_type.get_type_name()}")
+    try:
+        network.reshape(shape)
+    except RuntimeError as error:
+        raise DataError(f"{path}: it cannot take one image of 112 px: {_last_line(error)}") from error
+    outputs = network.outputs
+    if len(outputs) != 1 or not outputs[0].partial_shape.compatible(ov.PartialShape([1, -1])):
+        raise DataError(f"{path}: it must have one output (N, dim), not {_describe(outputs)}")
+    if outputs[0].partial_shape.is_dynamic:
+        raise DataError(f"{path}: it must have embeddings of a fixed length, not {_describe(outputs)}")
+    return network
+
+
+def _digest_of_weights(content: bytes, network: Any) -> str:
+    """SHA-256 of an ONNX file and of all its constants, which may lie in files of their own."""
+    digest = hashlib.sha256(content)
+    for operation in network.get_ordered_ops():
+        if operation.get_type_name() == "Constant":
+            values: NDArray[Any] = operation.data
+            digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
+def _with_preprocessing(network: Any, preprocessing: Preprocessing) -> Any:
+    """Return the network with uint8 RGB input (1, 112, 112, 3) and float32 output."""
+    steps = PrePostProcessor(network)
+    steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
+    steps.input().model().set_layout(ov.Layout("NCHW"))
+    if preprocessing.color == "bgr":
+        steps.input().preprocess().reverse_channels()
+    mean, std = list(preprocessing.mean), list(preprocessing.std)
+    steps.input().preprocess().convert_element_type(ov.Type.f32).mean(mean).scale(std)
+    steps.output().tensor().set_element_type(ov.Type.f32)
+    return steps.build()
+
+
+def _describe(ports: Sequence[Any]) -> str:
+    return ", ".join(f"{port.any_name} {port.partial_shape}" for port in ports) or "none"
+
+
+def _last_line(error: Exception) -> str:
+    """Return the end of an error of OpenVINO, where it says what is wrong; before come places in its code."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:_LONGEST_REASON] if lines else repr(error)

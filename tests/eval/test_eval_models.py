@@ -1,0 +1,356 @@
+"""Models to measure: bundles against the engine, ONNX models against ONNX Runtime, and what is refused as one."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from btnet_eval.base import DataError
+from btnet_eval.models import Model, Preprocessing, open_model
+from btnet_ext import Engine, InvalidOption, ModelNotFound
+
+Pixels = NDArray[np.uint8]
+DIM = 16
+IMAGENET = Preprocessing(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
+
+
+def random_images(seed: int, *sides: int) -> list[Pixels]:
+    source = np.random.default_rng(seed)
+    return [source.integers(0, 256, (side, side, 3), np.uint8) for side in sides]
+
+
+def pillow_resize(image: Pixels, side: int) -> Pixels:
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def normalized(rows: NDArray[Any]) -> NDArray[np.float64]:
+    return rows / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def bundle_model(small_bundle: Path) -> Model:
+    return open_model(small_bundle)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_bundle_embeds_as_its_engine(small_bundle: Path, flip: bool) -> None:
+    images = random_images(1, 112, 7, 14, 30)
+    model = open_model(str(small_bundle), flip=flip)
+    assert (model.name, model.resolutions) == ("small", (7, 14, 28, 112))
+    raw = Engine(small_bundle).embed(images, normalize=False)
+    if flip:
+        raw = raw + Engine(small_bundle).embed([image[:, ::-1] for image in images], normalize=False)
+    rows = model.embed(tuple(images))
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(rows, normalized(raw), atol=1e-5)
+
+
+def test_a_bundle_is_shown_small_images(bundle_model: Model) -> None:
+    (image,) = random_images(2, 112)
+    for resolution in (7, 14, 28, 112):
+        assert np.array_equal(bundle_model.present(image, resolution), pillow_resize(image, resolution))
+    # It has no network for this one.
+    degraded = pillow_resize(pillow_resize(image, 20), 112)
+    assert np.array_equal(bundle_model.present(image, 20), degraded)
+
+
+def test_a_model_of_one_network_is_shown_degraded_images() -> None:
+    (image,) = random_images(3, 90)
+    model = Model("one", lambda images: np.ones((len(images), 2), np.float32), "one", (112,))
+    for resolution in (5, 28, 112):
+        expected = pillow_resize(pillow_resize(image, resolution), 112)
+        assert np.array_equal(model.present(image, resolution), expected)
+
+
+def test_a_bundle_selects_as_it_is_told(small_bundle: Path) -> None:
+    image = np.random.default_rng(4).integers(0, 256, (20, 60, 3), np.uint8)
+    images = [image]
+    for indicator, rounding in (("max", "ceil"), ("min", "floor")):
+        model = open_model(small_bundle, flip=False, selection=(indicator, rounding))
+        expected = Engine(small_bundle, indicator=indicator, rounding=rounding).embed(images)
+        assert np.array_equal(model.embed(images), expected)
+    largest = open_model(small_bundle, flip=False, selection=("max", "ceil")).embed(images)
+    smallest = open_model(small_bundle, flip=False, selection=("min", "floor")).embed(images)
+    assert not np.allclose(largest, smallest, atol=1e-2)
+
+
+def test_the_digest_of_a_bundle_tells_it_and_its_options_apart(
+    tmp_path: Path, small_bundle: Path, bundle_model: Model
+) -> None:
+    assert re.fullmatch("[0-9a-f]{64}", bundle_model.digest)
+    assert open_model(small_bundle).digest == bundle_model.digest
+    other = Path(shutil.copytree(small_bundle, tmp_path / "small.btnet"))
+    assert open_model(other).digest == bundle_model.digest
+    metadata = other / "model.json"
+    metadata.write_bytes(metadata.read_bytes().replace(b'"small"', b'"large"'))
+    digests = [
+        open_model(other).digest,
+        open_model(small_bundle, flip=False).digest,
+        open_model(small_bundle, selection=("max", "ceil")).digest,
+        open_model(small_bundle, selection=("min", "ceil")).digest,
+    ]
+    assert len({bundle_model.digest, *digests}) == 5
+
+
+def test_an_unknown_name_is_told() -> None:
+    with pytest.raises(ModelNotFound, match="there is no model 'unheard'"):
+        open_model("unheard")
+
+
+def save(
+    path: Path,
+    nodes: list[onnx.NodeProto],
+    inputs: dict[str, tuple[int | str, ...]],
+    outputs: dict[str, tuple[int | str, ...]],
+    *tensors: onnx.TensorProto,
+    element: int = TensorProto.FLOAT,
+) -> Path:
+    graph = helper.make_graph(
+        nodes,
+        "faces",
+        [helper.make_tensor_value_info(name, element, shape) for name, shape in inputs.items()],
+        [helper.make_tensor_value_info(name, element, shape) for name, shape in outputs.items()],
+        tensors,
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def save_model(path: Path, shape: tuple[int | str, ...] = ("N", 3, 112, 112), scale: float = 1.0) -> Path:
+    """A convolution of 56 px patches: a linear embedding of DIM numbers that sees channel, place and direction."""
+    weight = (np.random.default_rng(7).normal(size=(4, 3, 56, 56)) * scale / 56).astype(np.float32)
+    nodes = [
+        helper.make_node("Conv", ["pixels", "weight"], ["patches"], kernel_shape=[56, 56], strides=[56, 56]),
+        helper.make_node("Flatten", ["patches"], ["embedding"]),
+    ]
+    weights = numpy_helper.from_array(weight, "weight")
+    return save(path, nodes, {"pixels": shape}, {"embedding": (shape[0], DIM)}, weights)
+
+
+def expected_rows(path: Path, images: list[Pixels], preprocessing: Preprocessing, *, flip: bool) -> NDArray[np.float64]:
+    """ONNX Runtime's, an image at a time, with Pillow's resizing."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def embed(image: Pixels) -> NDArray[np.float32]:
+        channels = image if preprocessing.color == "rgb" else image[..., ::-1]
+        x = (channels - np.float64(preprocessing.mean)) / np.float64(preprocessing.std)
+        batch = x.transpose(2, 0, 1)[None].astype(np.float32)
+        return session.run(None, {session.get_inputs()[0].name: batch})[0][0]
+
+    canonical = [pillow_resize(image, 112) for image in images]
+    return normalized(np.stack([embed(image) + (embed(image[:, ::-1]) if flip else 0) for image in canonical]))
+
+
+@pytest.fixture(scope="module")
+def onnx_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("onnx") / "linear.onnx")
+
+
+@pytest.mark.parametrize(
+    ("batch", "flip", "preprocessing"),
+    [
+        (1, True, Preprocessing(std=(128, 128, 128))),
+        ("N", False, Preprocessing((0, 0, 0), (1, 2, 255), "bgr")),
+        (0, True, IMAGENET),
+    ],
+)
+def test_an_onnx_model_embeds_as_by_onnx_runtime(
+    tmp_path: Path, batch: int | str, flip: bool, preprocessing: Preprocessing
+) -> None:
+    path = save_model(tmp_path / "linear.onnx", (batch, 3, 112, 112) if batch else ("N", "C", "H", "W"))
+    images = random_images(5, 112, 112, 112, 40, 200)
+    model = open_model(path, flip=flip, preprocessing=preprocessing)
+    assert (model.name, model.resolutions) == ("linear", (112,))
+    rows = model.embed(images)
+    assert (rows.shape, rows.dtype) == ((5, DIM), np.float32)
+    np.testing.assert_allclose(rows, expected_rows(path, images, preprocessing, flip=flip), atol=1e-4)
+    assert np.array_equal(model.embed(images[3:]), rows[3:])
+    strided = [np.repeat(image, 2, axis=1)[:, ::2] for image in images]
+    assert np.array_equal(model.embed(strided), rows)
+    assert model.embed([]).shape == (0, DIM)
+
+
+def test_plus_minus_one_flipped_is_the_default(onnx_path: Path) -> None:
+    images = random_images(6, 112, 112)
+    expected = expected_rows(onnx_path, images, Preprocessing((127.5,) * 3, (127.5,) * 3, "rgb"), flip=True)
+    np.testing.assert_allclose(open_model(str(onnx_path)).embed(images), expected, atol=1e-4)
+
+
+def test_embeddings_of_the_real_teacher(data_folder: Path) -> None:
+    path = data_folder / "teacher" / "mobilefacenet.onnx"
+    images = random_images(8, 112, 60)
+    rows = open_model(path, preprocessing=IMAGENET).embed(images)
+    np.testing.assert_allclose(rows, expected_rows(path, images, IMAGENET, flip=True), atol=1e-4)
+
+
+def test_the_digest_of_an_onnx_model_tells_it_and_its_options_apart(tmp_path: Path, onnx_path: Path) -> None:
+    digest = open_model(onnx_path).digest
+    assert re.fullmatch("[0-9a-f]{64}", digest)
+    assert open_model(save_model(tmp_path / "same.onnx")).digest == digest
+    whole_numbers, floats = (
+        open_model(onnx_path, preprocessing=Preprocessing(mean=mean)).digest for mean in ((1, 2, 3), (1.0, 2.0, 3.0))
+    )
+    assert whole_numbers == floats
+    others = [
+        open_model(save_model(tmp_path / "other.onnx", scale=2.0)).digest,
+        open_model(onnx_path, flip=False).digest,
+        open_model(onnx_path, preprocessing=Preprocessing(mean=(127.5, 127.5, 127.0))).digest,
+        open_model(onnx_path, preprocessing=Preprocessing(std=(127.5, 127.5, 128.0))).digest,
+        open_model(onnx_path, preprocessing=Preprocessing(color="bgr")).digest,
+    ]
+    assert len({digest, whole_numbers, *others}) == 7
+
+
+def test_weights_in_a_file_of_their_own_count(tmp_path: Path, onnx_path: Path) -> None:
+    path = tmp_path / "external.onnx"
+    onnx.save(onnx.load(onnx_path), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    images = random_images(6, 112)
+    model = open_model(path)
+    assert np.array_equal(model.embed(images), open_model(onnx_path).embed(images))
+    weights = tmp_path / "weights.bin"
+    content = np.frombuffer(weights.read_bytes(), np.float32).copy()
+    content[3] += 1
+    weights.unlink()  # the network may have mapped it
+    weights.write_bytes(content.tobytes())
+    assert open_model(path).digest != model.digest
+    weights.unlink()
+    with pytest.raises(DataError, match=r"external\.onnx: it cannot be read by OpenVINO: .*weights\.bin"):
+        open_model(path)
+
+
+def test_an_embedding_of_nothing_is_told(onnx_path: Path) -> None:
+    images = [*random_images(9, 112), np.zeros((112, 112, 3), np.uint8)]
+    model = open_model(onnx_path, preprocessing=Preprocessing(mean=(0, 0, 0)))
+    with pytest.raises(DataError, match="the model's embedding of image 1 is zero or not finite"):
+        model.embed(images)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.onnx"):
+        open_model(tmp_path / "none.onnx")
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage" * 50, b"<?xml version='1.0'?><net/>", bytes(1000), None])
+def test_what_is_no_onnx_is_refused(tmp_path: Path, onnx_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "faces.onnx"
+    path.write_bytes(onnx_path.read_bytes()[:-1000] if content is None else content)
+    with pytest.raises(DataError, match=r"faces\.onnx: it cannot be read by OpenVINO: ") as caught:
+        open_model(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_operator_is_one_sentence(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Unheard", ["pixels"], ["embedding"], domain="example")]
+    path = save(tmp_path / "faces.onnx", nodes, {"pixels": (1, 3, 112, 112)}, {"embedding": (1, 8)})
+    with pytest.raises(DataError, match=r"faces\.onnx: it cannot be read by OpenVINO: ") as caught:
+        open_model(path)
+    assert "\n" not in str(caught.value)
+
+
+FLATTEN = [helper.make_node("Flatten", ["pixels"], ["embedding"])]
+CANONICAL_INPUT = {"pixels": (1, 3, 112, 112)}
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 3, 96, 112), (1, 1, 112, 112), (4, 3, 112, 112), (1, 112, 112, 3), (3, 112, 112)]
+)
+def test_another_input_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    outputs = {"embedding": (shape[0], int(np.prod(shape[1:])))}
+    path = save(tmp_path / "faces.onnx", FLATTEN, {"pixels": shape}, outputs)
+    got = ",".join(map(str, shape))
+    with pytest.raises(DataError, match=rf"faces\.onnx: it must have one input \(.*\), not pixels \[{got}\]"):
+        open_model(path)
+
+
+def test_two_inputs_are_refused(tmp_path: Path) -> None:
+    shape = (1, 3, 112, 112)
+    nodes = [helper.make_node("Add", ["a", "b"], ["c"]), helper.make_node("Flatten", ["c"], ["embedding"])]
+    path = save(tmp_path / "faces.onnx", nodes, {"a": shape, "b": shape}, {"embedding": (1, 37632)})
+    with pytest.raises(DataError, match=r"must have one input .*, not a \[1,3,112,112\], b \[1,3,112,112\]"):
+        open_model(path)
+
+
+def test_integer_input_is_refused(tmp_path: Path) -> None:
+    outputs = {"embedding": (1, 37632)}
+    path = save(tmp_path / "faces.onnx", FLATTEN, CANONICAL_INPUT, outputs, element=TensorProto.UINT8)
+    with pytest.raises(DataError, match="it must take floating-point numbers, not u8"):
+        open_model(path)
+
+
+def test_two_outputs_are_refused(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Flatten", ["pixels"], ["a"]), helper.make_node("Neg", ["a"], ["b"])]
+    path = save(tmp_path / "faces.onnx", nodes, CANONICAL_INPUT, {"a": (1, 37632), "b": (1, 37632)})
+    with pytest.raises(DataError, match=r"must have one output \(N, dim\), not a \[1,37632\], b \[1,37632\]"):
+        open_model(path)
+
+
+def test_maps_are_no_embedding(tmp_path: Path) -> None:
+    nodes = [helper.make_node("GlobalAveragePool", ["pixels"], ["embedding"])]
+    path = save(tmp_path / "faces.onnx", nodes, {"pixels": ("N", 3, 112, 112)}, {"embedding": ("N", 3, 1, 1)})
+    with pytest.raises(DataError, match=r"must have one output \(N, dim\), not embedding \[1,3,1,1\]"):
+        open_model(path)
+
+
+def test_an_embedding_of_no_fixed_length_is_refused(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Flatten", ["pixels"], ["flat"], axis=0),
+        helper.make_node("NonZero", ["flat"], ["places"]),
+        helper.make_node("Cast", ["places"], ["embedding"], to=TensorProto.FLOAT),
+        helper.make_node("Slice", ["embedding", "zero", "one", "zero"], ["first"]),
+    ]
+    places = [numpy_helper.from_array(np.array([value]), name) for name, value in (("zero", 0), ("one", 1))]
+    path = save(tmp_path / "faces.onnx", nodes, CANONICAL_INPUT, {"first": (1, "D")}, *places)
+    with pytest.raises(DataError, match=r"it must have embeddings of a fixed length, not first \[1,"):
+        open_model(path)
+
+
+def test_a_graph_for_another_size_inside_is_refused(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Reshape", ["pixels", "shape"], ["embedding"])]
+    shape = numpy_helper.from_array(np.array([-1, 100]), "shape")
+    inputs, outputs = {"pixels": ("N", 3, "H", "W")}, {"embedding": ("N", 100)}
+    path = save(tmp_path / "faces.onnx", nodes, inputs, outputs, shape)
+    with pytest.raises(DataError, match=r"faces\.onnx: it cannot take one image of 112 px: "):
+        open_model(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mean": (1, 2)}, r"mean must be three finite numbers, not \(1, 2\)"),
+        ({"mean": (1, 2, float("nan"))}, "mean must be three finite numbers"),
+        ({"std": (1, 0, 1)}, "std must be three positive, finite numbers"),
+        ({"std": (1, 1, 1, 1)}, "std must be three positive, finite numbers"),
+        ({"color": "RGB"}, "color must be rgb or bgr, not 'RGB'"),
+    ],
+)
+def test_wrong_preprocessing_is_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidOption, match=message):
+        Preprocessing(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "cuda"}, "device must be 'cpu' for an ONNX model, not 'cuda'"),
+        ({"precision": "bf16"}, "precision must be 'f32' for an ONNX model, not 'bf16'"),
+        ({"selection": ("max", "ceil")}, r"selection is for a bundle, and .* is an ONNX model"),
+    ],
+)
+def test_options_of_a_bundle_are_not_for_onnx(onnx_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidOption, match=message):
+        open_model(onnx_path, **options)
+
+
+def test_options_that_a_bundle_does_not_take(small_bundle: Path) -> None:
+    with pytest.raises(InvalidOption, match=r"preprocessing is for an ONNX model, and .* is a bundle"):
+        open_model(small_bundle, preprocessing=Preprocessing())
+    with pytest.raises(InvalidOption, match="indicator"):
+        open_model(small_bundle, selection=("median", "ceil"))
