@@ -34,7 +34,10 @@ def is_on_device(value: object) -> bool:
             return True
     except RuntimeError:  # torch's, for tensors that require a gradient: `view` says so
         return True
-    return hasattr(value, "__dlpack_device__") and value.__dlpack_device__()[0] in _DLPACK_GPU
+    try:
+        return hasattr(value, "__dlpack_device__") and value.__dlpack_device__()[0] in _DLPACK_GPU
+    except (BufferError, RuntimeError, ValueError):  # in no memory at all, as torch's meta tensors
+        return False
 
 
 class DeviceMemory:

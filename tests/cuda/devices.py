@@ -156,8 +156,11 @@ class DLPackArray:
 
     GPU = 2
 
-    def __init__(self, array: UploadedArray, *, bits: int = 8, capsule_name: bytes = b"dltensor") -> None:
+    def __init__(
+        self, array: UploadedArray, *, bits: int = 8, capsule_name: bytes = b"dltensor", device: int = 0
+    ) -> None:
         self._array = array
+        self._device = device
         self._name = capsule_name
         self.streams: list[int] = []
         interface = array.__cuda_array_interface__
@@ -178,7 +181,7 @@ class DLPackArray:
         )
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return (self.GPU, 0)
+        return (self.GPU, self._device)
 
     def __dlpack__(self, *, stream: int) -> object:
         self.streams.append(stream)

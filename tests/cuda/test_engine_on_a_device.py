@@ -163,6 +163,24 @@ def test_device_arrays_that_are_no_images(device: Device, small_bundle: Path, ar
         engine.embed([device.upload(array)])
 
 
+class NeedsGradient:
+    """As torch's tensors in GPU memory that require a gradient."""
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        raise RuntimeError("detach it first")
+
+
+def test_arrays_that_do_not_give_up_their_pixels(device: Device, small_bundle: Path) -> None:
+    engine = Engine(small_bundle, device="cuda", resolutions=[7])
+    with pytest.raises(InvalidImage, match=r"images\[0\] cannot be read in GPU memory: detach it first"):
+        engine.embed([NeedsGradient()])
+    elsewhere = DLPackArray(device.upload(np.zeros((9, 9, 3), np.uint8)), device=1)
+    with pytest.raises(InvalidImage, match=r"images\[0\] is in the memory of cuda:1, expected that of cuda:0"):
+        engine.embed([elsewhere])
+    assert elsewhere.streams == []
+
+
 def test_an_address_of_the_host_is_refused(device: Device, small_bundle: Path) -> None:
     engine = Engine(small_bundle, device="cuda", resolutions=[7])
     image = device.upload(np.zeros((9, 9, 3), np.uint8))

@@ -1,0 +1,223 @@
+"""Measures models on verification pairs at several resolutions, and writes the result as a report."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from btnet_eval.base import DataError, Problems, Rows
+from btnet_eval.cache import EmbeddingCache, Images
+from btnet_eval.datasets.images import NamedImages
+from btnet_eval.models import Model
+from btnet_eval.plots import distance_violins, resolution_plot, roc_plot, save
+from btnet_eval.report import Section, write_report, write_result
+from btnet_eval.roc import roc, tar_at_far
+from btnet_eval.verification import Pairs, accuracy, cosine_similarities, cross_resolution
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Is told what is being embedded, how many rows are done, and of how many."""
+
+FARS = (1e-1, 1e-2, 1e-3)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What one model reaches between two resolutions, each pair in both directions where they differ.
+
+    mean, std: accuracy in folds, 0..1. tars: true-accept rate by false-accept rate, of all pairs of all folds together.
+    """
+
+    mean: float
+    std: float
+    tars: dict[float, float]
+
+
+class PairEmbeddings:
+    """The embeddings of both sides of all pairs, at several resolutions.
+
+    first, second: (n, D) by resolution.
+    """
+
+    def __init__(self, pairs: Pairs, names: Sequence[str], rows: Mapping[int, Rows]) -> None:
+        places = {name: place for place, name in enumerate(names)}
+        sides = [np.array([places[name] for name in paths]) for paths in (pairs.paths_a, pairs.paths_b)]
+        self.pairs = pairs
+        self.first, self.second = ({r: at[side] for r, at in rows.items()} for side in sides)
+
+    def measure(self, r1: int, r2: int, fars: Sequence[float] = FARS) -> Verification:
+        """Measure the pairs between two resolutions. Raises ValueError as `verification.accuracy`."""
+        folds, same = self.pairs.folds, self.pairs.same
+        scores, labels = self.scores(r1, r2)
+        tars = {far: tar_at_far(scores, labels, far) for far in fars}
+        if r1 == r2:
+            measured: Any = accuracy(self.first[r1], self.second[r1], same, folds)
+        else:
+            measured = cross_resolution(
+                (self.first[r1], self.second[r1]), (self.first[r2], self.second[r2]), same, folds
+            )
+        return Verification(measured.mean, measured.std, tars)
+
+    def scores(self, r1: int, r2: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+        """Cosine similarities and whether they are of one person; those of both directions where r1 and r2 differ."""
+        scores, same = cosine_similarities(self.first[r1], self.second[r2]), self.pairs.same
+        if r1 == r2:
+            return scores, same
+        return np.concatenate([scores, cosine_similarities(self.first[r2], self.second[r1])]), np.tile(same, 2)
+
+
+def usable_pairs(pairs: Pairs, images: NamedImages, problems: Problems) -> Pairs:
+    """Leave out pairs with an image that cannot be decoded. Raises DataError if none remains."""
+    broken = set()
+    for name in distinct_names(pairs):
+        try:
+            images.read(name)
+        except DataError as error:
+            problems.report(str(error))
+            broken.add(name)
+    if not broken:
+        return pairs
+    kept = [i for i, both in enumerate(zip(pairs.paths_a, pairs.paths_b, strict=True)) if broken.isdisjoint(both)]
+    if not kept:
+        raise DataError(f"{images.where}: no pair has two images that can be decoded")
+    first, second = ([paths[i] for i in kept] for paths in (pairs.paths_a, pairs.paths_b))
+    return Pairs(pairs.folds[kept], tuple(first), tuple(second), pairs.same[kept])
+
+
+def distinct_names(pairs: Pairs) -> list[str]:
+    """All images of the pairs, each once, sorted."""
+    return sorted({*pairs.paths_a, *pairs.paths_b})
+
+
+def embed_pairs(
+    model: Model,
+    pairs: Pairs,
+    images: NamedImages,
+    resolutions: Sequence[int],
+    cache: EmbeddingCache,
+    progress: Progress | None = None,
+) -> PairEmbeddings:
+    """Embed all images of the pairs at each resolution. Raises as `EmbeddingCache.rows`, and DataError."""
+    names = distinct_names(pairs)
+    task = Images(images.digest(names), len(names), lambda index: images.read(names[index]))
+
+    def rows(resolution: int) -> Rows:
+        what = f"{model.name} at {resolution} px"
+        report = None if progress is None else lambda done, total: progress(what, done, total)
+        return cache.rows(model, task, resolution, progress=report)
+
+    return PairEmbeddings(pairs, names, {resolution: rows(resolution) for resolution in resolutions})
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a report is made of: the models, what they are measured on, and where it comes from.
+
+    data: digest by the name of what was read. command: the command line.
+    """
+
+    models: Sequence[Model]
+    pairs: Pairs
+    images: NamedImages
+    resolutions: Sequence[int]
+    problems: Problems
+    data: Mapping[str, str]
+    command: Sequence[str]
+
+
+def write_verification(out: Path, inputs: Inputs, cache: EmbeddingCache, progress: Progress | None = None) -> Path:
+    """Measure every pair of resolutions, write OUT/verification.json, .md, .html and figures; return the page's path.
+
+    Raises what `embed_pairs` and `PairEmbeddings.measure` raise, and OSError.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    resolutions = sorted(inputs.resolutions, reverse=True)
+    embedded = {
+        model.name: embed_pairs(model, inputs.pairs, inputs.images, resolutions, cache, progress)
+        for model in inputs.models
+    }
+    measured = {
+        name: {(r1, r2): rows.measure(r1, r2) for r1, r2 in combinations_with_replacement(resolutions, 2)}
+        for name, rows in embedded.items()
+    }
+    numbers = {
+        name: {f"{r1}&{r2}": {"mean": v.mean, "std": v.std, "tar": v.tars} for (r1, r2), v in values.items()}
+        for name, values in measured.items()
+    }
+    sections = [_accuracy_section(measured), *_tar_sections(measured), *_figures(out, embedded, measured, resolutions)]
+    path = out / "verification.json"
+    digests = {model.name: model.digest for model in inputs.models}
+    write_result(
+        path, "Verification", numbers, inputs.problems, digests, inputs.data, inputs.command, sections=sections
+    )
+    return write_report(path)[1]
+
+
+_Measured: TypeAlias = Mapping[str, Mapping[tuple[int, int], Verification]]
+
+
+def _accuracy_section(measured: _Measured) -> Section:
+    pairs = next(iter(measured.values()))
+    rows = [
+        [name, *(f"{100 * value.mean:.2f} ± {100 * value.std:.2f}" for value in values.values())]
+        for name, values in measured.items()
+    ]
+    return Section(
+        "Accuracy",
+        ["model", *(f"{r1}&{r2}" for r1, r2 in pairs)],
+        rows,
+        "Percent, mean and standard deviation over the folds; the threshold of a fold is the best one of the others. "
+        "Between two resolutions, the mean of both directions.",
+    )
+
+
+def _tar_sections(measured: _Measured) -> list[Section]:
+    pairs = next(iter(measured.values()))
+    return [
+        Section(
+            f"TAR at FAR {far:g}",
+            ["model", *(f"{r1}&{r2}" for r1, r2 in pairs)],
+            [
+                [name, *(f"{100 * value.tars[far]:.2f}" for value in values.values())]
+                for name, values in measured.items()
+            ],
+            "Percent, of all pairs together.",
+        )
+        for far in FARS
+    ]
+
+
+def _figures(
+    out: Path, embedded: Mapping[str, PairEmbeddings], measured: _Measured, resolutions: Sequence[int]
+) -> list[Section]:
+    ascending, highest = sorted(resolutions), max(resolutions)
+    accuracies = {}
+    for name, values in measured.items():
+        for what, pairs in (("r&r", [(r, r) for r in ascending]), (f"{highest}&r", [(highest, r) for r in ascending])):
+            found = [values[pair] for pair in pairs]
+            accuracies[f"{name}, {what}"] = (
+                ascending,
+                [100 * value.mean for value in found],
+                [100 * value.std for value in found],
+            )
+    figures = {"accuracy": ("Accuracy and resolution", resolution_plot(accuracies, value="accuracy, %"))}
+    curves = {}
+    for name, rows in embedded.items():
+        for r in ascending:
+            curve = roc(*rows.scores(r, r))
+            curves[f"{name}, {r}&{r}"] = (curve.far, curve.tar)
+    figures["roc"] = ("ROC", roc_plot(curves))
+    for number, (name, rows) in enumerate(embedded.items(), start=1):
+        distances = {}
+        for r in ascending:
+            scores, same = rows.scores(r, r)
+            distances[f"{r}&{r}"] = (1 - scores[same], 1 - scores[~same])
+        figures[f"distances_{number}"] = (f"Cosine distances, {name}", distance_violins(distances))
+    sections = []
+    for file, (title, figure) in figures.items():
+        png, _ = save(figure, out / file)
+        sections.append(Section(title, [], [], figure=png.name))
+    return sections
