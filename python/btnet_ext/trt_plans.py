@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from btnet_ext.errors import InvalidOption
+from btnet_ext.whole_files import whole_file
 
 INPUT, OUTPUT = "input", "embedding"
 """Names of the one input and the one output of the networks in plans, and of the graphs in bundles."""
@@ -98,15 +97,8 @@ class PlanCache:
         """Write a plan, and return where it is. Raises OSError."""
         path = self.path(key)
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # a plan of somebody else's is somebody else's code
-        part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            with part.open("xb") as file:
-                file.write(_pack(key, plan))
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        with whole_file(path) as append:
+            append(_pack(key, plan))
         return path
 
 

@@ -48,4 +48,4 @@ def _naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         rest = "; the one before is intact" if path.exists() else ""
-        raise OSError(error.errno, f"{path} cannot be saved ({error.strerror}){rest}") from error
+        raise OSError(error.errno, f"{path} cannot be saved ({error.strerror or error}){rest}") from error
