@@ -11,15 +11,10 @@ from typing import Any
 import numpy as np
 import openvino as ov  # type: ignore[import-untyped]
 from numpy.typing import NDArray
-from openvino.preprocess import PrePostProcessor  # type: ignore[import-untyped]
 
 from btnet_eval.base import DataError, Embed, Image, Rows
+from btnet_eval.onnx_network import CANONICAL, UnsuitableNetworkError, last_line, read_network, with_normalization
 from btnet_ext import Engine, InvalidOption, degrade, resize
-
-CANONICAL = 112
-"""Side in pixels of the images that models without branches are made for."""
-
-_LONGEST_REASON = 200  # characters of OpenVINO's, which can fill a screen
 
 
 @dataclass(frozen=True)
@@ -122,16 +117,20 @@ def _digest(weights: str, **options: object) -> str:
 def _open_onnx(path: Path, flip: bool, preprocessing: Preprocessing) -> Model:
     content = path.read_bytes()
     core = ov.Core()
-    network = _read_network(core, path)
+    try:
+        network = read_network(core, path)
+    except UnsuitableNetworkError as error:
+        raise DataError(f"{path} {error}") from error
     options = {"mean": [*map(float, preprocessing.mean)], "std": [*map(float, preprocessing.std)]}
     digest = _digest(_digest_of_weights(content, network), flip=flip, color=preprocessing.color, **options)
     dim = network.output().shape[1]
     # One image in a request and several requests at a time: no embedding depends on the images beside it.
     config = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
+    prepared = with_normalization(network, preprocessing.mean, preprocessing.std, preprocessing.color)
     try:
-        compiled = core.compile_model(_with_preprocessing(network, preprocessing), "CPU", config)
+        compiled = core.compile_model(prepared, "CPU", config)
     except RuntimeError as error:
-        raise DataError(f"{path}: it cannot be run by OpenVINO: {_last_line(error)}") from error
+        raise DataError(f"{path} cannot be run by OpenVINO: {last_line(error)}") from error
     queue = ov.AsyncInferQueue(compiled)
 
     def embed(images: Sequence[Image]) -> Rows:
@@ -162,30 +161,6 @@ def _embed(queue: Any, images: Sequence[Image], dim: int, flip: bool) -> Rows:
     return rows
 
 
-def _read_network(core: Any, path: Path) -> Any:
-    """Return the network for a batch of one image. DataError if it has other inputs or outputs."""
-    try:
-        network = core.read_model(path)
-    except RuntimeError as error:
-        raise DataError(f"{path}: it cannot be read by OpenVINO: {_last_line(error)}") from error
-    shape = ov.PartialShape([1, 3, CANONICAL, CANONICAL])
-    inputs = network.inputs
-    if len(inputs) != 1 or not inputs[0].partial_shape.compatible(shape):
-        raise DataError(f"{path}: it must have one input (1 or N, 3, 112, 112), not {_describe(inputs)}")
-    if not inputs[0].element_type.is_real():
-        raise DataError(f"{path}: it must take floating-point numbers, not {inputs[0].element_type.get_type_name()}")
-    try:
-        network.reshape(shape)
-    except RuntimeError as error:
-        raise DataError(f"{path}: it cannot take one image of 112 px: {_last_line(error)}") from error
-    outputs = network.outputs
-    if len(outputs) != 1 or not outputs[0].partial_shape.compatible(ov.PartialShape([1, -1])):
-        raise DataError(f"{path}: it must have one output (N, dim), not {_describe(outputs)}")
-    if outputs[0].partial_shape.is_dynamic:
-        raise DataError(f"{path}: it must have embeddings of a fixed length, not {_describe(outputs)}")
-    return network
-
-
 def _digest_of_weights(content: bytes, network: Any) -> str:
     """SHA-256 of an ONNX file and of all its constants, which may lie in files of their own."""
     digest = hashlib.sha256(content)
@@ -194,26 +169,3 @@ def _digest_of_weights(content: bytes, network: Any) -> str:
             values: NDArray[Any] = operation.data
             digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()
-
-
-def _with_preprocessing(network: Any, preprocessing: Preprocessing) -> Any:
-    """Return the network with uint8 RGB input (1, 112, 112, 3) and float32 output."""
-    steps = PrePostProcessor(network)
-    steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
-    steps.input().model().set_layout(ov.Layout("NCHW"))
-    if preprocessing.color == "bgr":
-        steps.input().preprocess().reverse_channels()
-    mean, std = list(preprocessing.mean), list(preprocessing.std)
-    steps.input().preprocess().convert_element_type(ov.Type.f32).mean(mean).scale(std)
-    steps.output().tensor().set_element_type(ov.Type.f32)
-    return steps.build()
-
-
-def _describe(ports: Sequence[Any]) -> str:
-    return ", ".join(f"{port.any_name} {port.partial_shape}" for port in ports) or "none"
-
-
-def _last_line(error: Exception) -> str:
-    """Return the end of an error of OpenVINO, where it says what is wrong; before come places in its code."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:_LONGEST_REASON] if lines else repr(error)

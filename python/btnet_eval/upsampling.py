@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from btnet_eval.models import CANONICAL
+from btnet_eval.onnx_network import CANONICAL
 from btnet_ext import resize
 
 SMALLEST = 3

@@ -15,16 +15,15 @@ import onnx
 import openvino as ov  # type: ignore[import-untyped]
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
-from openvino.preprocess import PrePostProcessor  # type: ignore[import-untyped]
 from tqdm import tqdm
 
 import btnet_ext
+from btnet_eval.onnx_network import UnsuitableNetworkError, last_line, read_network, with_normalization
 from btnet_ext.whole_files import whole_file
 from btnet_train.image_files import DataError
 from btnet_train.networks import CANONICAL
 
 _BLOCK = 64  # faces in memory at a time
-_LONGEST_REASON = 200  # characters of OpenVINO's, which can fill a screen
 
 logger = logging.getLogger(__name__)
 
@@ -88,12 +87,16 @@ class Teacher:
         if threads is not None:
             config |= {"INFERENCE_NUM_THREADS": str(threads), "NUM_STREAMS": str(threads)}
         core = ov.Core()
-        model = _read_model(core, path)
-        self.dim = model.output().shape[1]
         try:
-            compiled = core.compile_model(_with_normalization(model, mean, std, color), "CPU", config)
+            model = read_network(core, path)
+        except UnsuitableNetworkError as error:
+            raise TeacherError(f"{path} {error}") from error
+        self.dim = model.output().shape[1]
+        prepared = with_normalization(model, mean, std, color)
+        try:
+            compiled = core.compile_model(prepared, "CPU", config)
         except RuntimeError as error:
-            raise TeacherError(f"{path} cannot be run by OpenVINO: {_last_line(error)}") from error
+            raise TeacherError(f"{path} cannot be run by OpenVINO: {last_line(error)}") from error
         self._queue = ov.AsyncInferQueue(compiled)
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -154,52 +157,6 @@ def _digest_of_model(path: Path) -> str:
     for location in sorted(external):
         digest.update((path.parent / location).read_bytes())
     return digest.hexdigest()
-
-
-def _read_model(core: Any, path: Path) -> Any:
-    """Return the model for a batch of one image. TeacherError if it has other inputs or outputs."""
-    try:
-        model = core.read_model(path)
-    except RuntimeError as error:
-        raise TeacherError(f"{path} cannot be read by OpenVINO: {_last_line(error)}") from error
-    shape = ov.PartialShape([1, 3, CANONICAL, CANONICAL])
-    inputs = model.inputs
-    if len(inputs) != 1 or not inputs[0].partial_shape.compatible(shape):
-        raise TeacherError(f"{path} must have one input (1 or N, 3, 112, 112), got {_describe(inputs)}")
-    if not inputs[0].element_type.is_real():
-        raise TeacherError(f"{path} must take floating-point numbers, got {inputs[0].element_type.get_type_name()}")
-    try:
-        model.reshape(shape)
-    except RuntimeError as error:
-        raise TeacherError(f"{path} cannot take one image of 112 px: {_last_line(error)}") from error
-    outputs = model.outputs
-    if len(outputs) != 1 or not outputs[0].partial_shape.compatible(ov.PartialShape([1, -1])):
-        raise TeacherError(f"{path} must have one output (N, D), got {_describe(outputs)}")
-    if outputs[0].partial_shape.is_dynamic:
-        raise TeacherError(f"{path} must have embeddings of a fixed length, got {_describe(outputs)}")
-    return model
-
-
-def _with_normalization(model: Any, mean: Sequence[float], std: Sequence[float], color: str) -> Any:
-    """Return the model with uint8 RGB input (1, 112, 112, 3) and float32 output."""
-    steps = PrePostProcessor(model)
-    steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
-    steps.input().model().set_layout(ov.Layout("NCHW"))
-    if color == "bgr":
-        steps.input().preprocess().reverse_channels()
-    steps.input().preprocess().convert_element_type(ov.Type.f32).mean(list(mean)).scale(list(std))
-    steps.output().tensor().set_element_type(ov.Type.f32)
-    return steps.build()
-
-
-def _describe(ports: Sequence[Any]) -> str:
-    return ", ".join(f"{port.any_name} {port.partial_shape}" for port in ports) or "none"
-
-
-def _last_line(error: Exception) -> str:
-    """Return the end of an error of OpenVINO, where it says what is wrong; before come places in its code."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:_LONGEST_REASON] if lines else repr(error)
 
 
 def _open_targets(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:

@@ -161,7 +161,7 @@ def test_two_outputs_are_refused(tmp_path: Path) -> None:
     nodes = [helper.make_node("Flatten", ["pixels"], ["a"]), helper.make_node("Neg", ["a"], ["b"])]
     outputs = [("a", (1, 37632)), ("b", (1, 37632))]
     path = save(tmp_path / "teacher.onnx", nodes, [("pixels", (1, 3, 112, 112))], outputs)
-    with pytest.raises(TeacherError, match=r"must have one output \(N, D\), got a \[1,37632\], b \[1,37632\]"):
+    with pytest.raises(TeacherError, match=r"must have one output \(N, dim\), got a \[1,37632\], b \[1,37632\]"):
         Teacher(path)
 
 
@@ -169,7 +169,7 @@ def test_maps_are_no_embedding(tmp_path: Path) -> None:
     nodes = [helper.make_node("GlobalAveragePool", ["pixels"], ["embedding"])]
     outputs = [("embedding", ("N", 3, 1, 1))]
     path = save(tmp_path / "teacher.onnx", nodes, [("pixels", ("N", 3, 112, 112))], outputs)
-    with pytest.raises(TeacherError, match=r"must have one output \(N, D\), got embedding \[1,3,1,1\]"):
+    with pytest.raises(TeacherError, match=r"must have one output \(N, dim\), got embedding \[1,3,1,1\]"):
         Teacher(path)
 
 
