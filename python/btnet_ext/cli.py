@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
+from btnet_ext.commands import Command
 from btnet_ext.errors import BtnetError, InvalidImage
 
 if TYPE_CHECKING:
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
-# typer exports only this one of its usage errors; its parent is also that of unknown options and the like.
-_UsageError: Any = typer.BadParameter.__base__
+_COMMAND = Command(app, "btnet", (BtnetError, OSError, ImportError))
 
 _BATCH_BYTES = 2**28  # of pixels: keeps a batch of large photographs, given by mistake, within memory
 
@@ -121,7 +121,7 @@ def _find_all(paths: list[Path], open_archives: ExitStack) -> list[Source]:
     if len(empty) == len(paths):
         raise BtnetError(f"no images in {', '.join(empty)}: expected files ending in {', '.join(sorted(SUFFIXES))}")
     for path in empty:
-        _complain(f"warning: no images in {path}")
+        _COMMAND.complain(f"warning: no images in {path}")
     return [source for path in paths for source in found[path]]
 
 
@@ -171,7 +171,7 @@ def _readable(
     """Yield names and pixels; name the images that could not be decoded, above the progress bar."""
     for source, image in images:
         if isinstance(image, InvalidImage):
-            progress.console.out(_one_line(image), highlight=False)
+            progress.console.out(_COMMAND.line(image), highlight=False)
             progress.advance(task)
         else:
             yield source.name, image
@@ -360,38 +360,15 @@ def doctor() -> None:
         typer.echo(f"{finding.name:<14}{'PROBLEM: ' if finding.is_problem else ''}{finding.text}")
     problems = [finding for finding in findings if finding.is_problem]
     for problem in problems:
-        _complain(f"{problem.name}: {problem.text}")
+        _COMMAND.complain(f"{problem.name}: {problem.text}")
     if problems:
         raise typer.Exit(1)
 
 
 def main() -> None:
-    """Run the command; an error is one line on stderr and exit code 1, or 2 for a wrong command line."""
+    """Run the command."""
     logging.basicConfig(format="btnet: %(message)s")
-    warnings.showwarning = _show_warning
-    try:
-        status = typer.main.get_command(app).main(prog_name="btnet", standalone_mode=False)
-    except _UsageError as error:
-        _complain(error.format_message())
-        sys.exit(2)
-    except (BtnetError, OSError, ImportError) as error:
-        _complain(error)
-        sys.exit(1)
-    except (typer.Abort, KeyboardInterrupt):
-        sys.exit(130)
-    sys.exit(status)
-
-
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    _complain(f"warning: {message}")
-
-
-def _complain(message: object) -> None:
-    typer.echo(_one_line(message), err=True)
-
-
-def _one_line(message: object) -> str:
-    return f"btnet: {' '.join(str(message).split())}"
+    _COMMAND.run()
 
 
 if __name__ == "__main__":

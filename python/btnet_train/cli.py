@@ -1,12 +1,12 @@
 """The command btnet-train. PyTorch and ONNX are imported only when a subcommand needs them."""
 
-import sys
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from btnet_ext.commands import Command
 from btnet_train.cli_fit import fit, recipes
 from btnet_train.errors import Interrupted, TrainingError
 
@@ -15,12 +15,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
-# typer exports only this one of its usage errors; its parent is also that of unknown options and the like.
-_UsageError: Any = typer.BadParameter.__base__
-
 # Modules that come with the extra "train".
-_EXTRA = {"lightning_fabric", "matplotlib", "onnx", "pydantic", "pytorch_metric_learning", "safetensors"}
-_EXTRA |= {"tensorboard", "tomli", "torch", "tqdm"}
+_MODULES = {"lightning_fabric", "matplotlib", "onnx", "pydantic", "pytorch_metric_learning", "safetensors"}
+_MODULES |= {"tensorboard", "tomli", "torch", "tqdm"}
 
 
 class Storage(str, Enum):
@@ -126,27 +123,9 @@ def _load_networks(files: dict[int, Path]) -> "dict[int, IResNet]":
 
 
 def main() -> None:
-    """Run the command; an error is one line on stderr and exit code 1, or 2 for a wrong command line."""
-    try:
-        status = typer.main.get_command(app).main(prog_name="btnet-train", standalone_mode=False)
-    except _UsageError as error:
-        sys.exit(_complain(error.format_message(), 2))
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _EXTRA:
-            raise
-        sys.exit(_complain(f"{error.name} is not installed: pip install 'btnet-ext[train]'", 1))
-    except (ValueError, OSError, TrainingError) as error:
-        sys.exit(_complain(str(error), 1))
-    except Interrupted as error:
-        sys.exit(_complain(str(error), 130))
-    except (typer.Abort, KeyboardInterrupt):
-        sys.exit(_complain("interrupted", 130))
-    sys.exit(status)
-
-
-def _complain(message: str, status: int) -> int:
-    typer.echo(f"btnet-train: {' '.join(message.split())}", err=True)
-    return status
+    """Run the command."""
+    errors = ValueError, OSError, TrainingError
+    Command(app, "btnet-train", errors, extra=("train", _MODULES), stopped=(Interrupted,)).run()
 
 
 if __name__ == "__main__":
