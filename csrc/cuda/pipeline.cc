@@ -75,6 +75,14 @@ struct Pipeline::State {
   /// Embeds what is left of a request, and moves `done` on with every batch whose rows are in `out`.
   void run(const Request& request, float* out, std::size_t& done, const std::function<void()>& poll);
 
+  /// Makes the next attempt take less memory, and says how; empty where it takes as little as it can.
+  std::string shrink() {
+    if (limits.halve()) return "going on with batches of half the size";
+    if (lanes_used == 1) return {};
+    lanes_used = 1;
+    return "going on with one batch at a time";
+  }
+
   /// After a failure, of which the device may still have work: nothing must run when the caller gets its memory back.
   void reset() {
     for (Lane& lane : lanes) lane.reset();
@@ -88,13 +96,14 @@ struct Pipeline::State {
   std::mutex mutex;  // of what follows
   BatchLimits limits;
   std::array<Lane, 2> lanes;
+  std::size_t lanes_used = lanes.size();
 };
 
 void Pipeline::State::run(const Request& request, float* out, std::size_t& done, const std::function<void()>& poll) {
   const std::size_t count = request.branch_of.size();
   std::size_t started = done;
   for (std::size_t turn = 0; done < count; ++turn) {
-    Lane& lane = lanes[turn % lanes.size()];
+    Lane& lane = lanes[turn % lanes_used];
     if (lane.busy()) {
       done = lane.finish(out);
       if (poll) poll();
@@ -147,8 +156,9 @@ void Pipeline::embed(const SourceImage* images, std::size_t count, float* out, c
       state.run(request, out, done, options.poll);
     } catch (const OutOfMemory& error) {
       state.reset();
-      if (!state.limits.halve()) throw;
-      if (state.options.log) state.options.log(std::string(error.what()) + "; going on with batches of half the size");
+      const std::string change = state.shrink();
+      if (change.empty()) throw;
+      if (state.options.log) state.options.log(std::string(error.what()) + "; " + change);
     } catch (...) {
       state.reset();
       throw;

@@ -3,193 +3,21 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
-#include <map>
 #include <new>
-#include <random>
-#include <set>
-#include <vector>
+
+#include "emulated_state.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 #endif
 
-// The types that CUDA declares and never defines are defined here.
-struct CUevent_st {
-  std::uint64_t recorded = 0, reached = 0;
-};
-
-struct CUctx_st {
-  int device;
-};
-
-struct CUstream_st {
-  struct Item {
-    std::function<void()> work;
-    const CUevent_st* awaited = nullptr;  // with `recording`: runs only once the event has got there
-    std::uint64_t recording = 0;
-  };
-  std::deque<Item> items;
-  bool capturing = false;
-  std::vector<std::function<void()>> captured;
-};
-
-struct CUgraph_st {
-  std::vector<std::function<void()>> work;
-};
-
-struct CUgraphExec_st {
-  std::vector<std::function<void()>> work;
-};
+using namespace emulated;
 
 namespace {
 
 constexpr std::size_t kAlignment = 256;
 
-struct Device {
-  int count = 1, major = 9;
-  std::map<int, CUctx_st> contexts;  // by device
-  CUcontext current = nullptr;
-  bool recordable = true;
-  std::size_t capacity = std::size_t{1} << 40, used = 0;
-  std::map<void*, std::size_t> blocks;  // device memory
-  std::set<void*> pinned;
-  std::vector<CUstream_st*> streams;  // in the order they were made
-  std::set<CUevent_st*> events;
-  std::size_t graphs = 0;
-  std::size_t calls = 0, fail_at = 0;
-  std::mt19937_64 random{0};
-  cudaError_t last = cudaSuccess;    // what cudaGetLastError gives
-  cudaError_t broken = cudaSuccess;  // what the next wait gives
-  std::string failure;
-};
-
-Device& device() {
-  static Device instance;
-  return instance;
-}
-
-/// Opens device memory for as long as work of the device runs.
-class OpenMemory {
- public:
-  OpenMemory() { each(false); }
-  ~OpenMemory() { each(true); }
-  OpenMemory(const OpenMemory&) = delete;
-  OpenMemory& operator=(const OpenMemory&) = delete;
-
- private:
-  static void each([[maybe_unused]] bool close) {
-#if defined(__SANITIZE_ADDRESS__)
-    for (const auto& [memory, bytes] : device().blocks) {
-      if (close) {
-        __asan_poison_memory_region(memory, bytes);
-      } else {
-        __asan_unpoison_memory_region(memory, bytes);
-      }
-    }
-#endif
-  }
-};
-
-cudaError_t done(cudaError_t status) {
-  if (status != cudaSuccess) device().last = status;
-  return status;
-}
-
-/// Counts a call, and says whether it is the one that is to fail.
-bool fails() {
-  ++device().calls;
-  return device().calls == device().fail_at;
-}
-
-bool runnable(const CUstream_st& stream) {
-  if (stream.items.empty()) return false;
-  const CUstream_st::Item& item = stream.items.front();
-  return item.awaited == nullptr || item.awaited->reached >= item.recording;
-}
-
-void run_next(CUstream_st& stream) {
-  const CUstream_st::Item item = std::move(stream.items.front());
-  stream.items.pop_front();
-  if (!item.work) return;
-  try {
-    const OpenMemory open;
-    item.work();
-  } catch (const std::exception& error) {
-    device().failure = error.what();
-    device().broken = cudaErrorLaunchFailure;
-  }
-}
-
-/// Lets the streams take turns until `reached`; false where no stream can go on.
-bool advance(const std::function<bool()>& reached) {
-  while (!reached()) {
-    std::vector<CUstream_st*> ready;
-    for (CUstream_st* stream : device().streams) {
-      if (runnable(*stream)) ready.push_back(stream);
-    }
-    if (ready.empty()) return false;
-    run_next(*ready[device().random() % ready.size()]);
-  }
-  return true;
-}
-
-cudaError_t wait(const std::function<bool()>& reached) {
-  if (!advance(reached)) return done(cudaErrorLaunchTimeout);
-  return done(std::exchange(device().broken, cudaSuccess));
-}
-
-bool idle() {
-  return std::all_of(device().streams.begin(), device().streams.end(),
-                     [](const CUstream_st* stream) { return stream->items.empty(); });
-}
-
-cudaError_t put(cudaStream_t stream, std::function<void()> work) {
-  if (stream->capturing) {
-    stream->captured.push_back(std::move(work));
-  } else {
-    stream->items.push_back({std::move(work)});
-  }
-  return cudaSuccess;
-}
-
 }  // namespace
-
-namespace emulated {
-
-bool Live::operator==(const Live& other) const {
-  return std::tie(device_blocks, pinned_blocks, streams, events, graphs) ==
-         std::tie(other.device_blocks, other.pinned_blocks, other.streams, other.events, other.graphs);
-}
-
-Live live() {
-  const Device& here = device();
-  return {here.blocks.size(), here.pinned.size(), here.streams.size(), here.events.size(), here.graphs};
-}
-
-void set_seed(std::uint64_t seed) { device().random.seed(seed); }
-void set_devices(int count) { device().count = count; }
-void set_capability(int major) { device().major = major; }
-void set_recordable(bool recordable) { device().recordable = recordable; }
-void set_capacity(std::size_t bytes) { device().capacity = bytes; }
-std::size_t calls() { return device().calls; }
-
-void fail_at(std::size_t nth) {
-  device().calls = 0;
-  device().fail_at = nth;
-}
-
-void enqueue(cudaStream_t stream, std::function<void()> work) {
-  if (fails()) {
-    done(cudaErrorLaunchOutOfResources);
-    return;
-  }
-  put(stream, std::move(work));
-}
-
-std::string last_failure() { return device().failure; }
-
-}  // namespace emulated
 
 extern "C" {
 
