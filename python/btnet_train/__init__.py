@@ -4,14 +4,15 @@ PyTorch lives in this package only: the engine (`btnet_ext`) runs what is export
 Importing `btnet_train` itself imports nothing heavy; the modules below need the extra `train`:
 `pip install 'btnet-ext[train]'`.
 
-btnet_train.networks        IResNet-18/34/50/100 of any width and resolution; where branch and trunk meet
+btnet_train.topology        which layers an IResNet of a resolution has; where branch and trunk meet
+btnet_train.networks        IResNet-18/34/50/100 of any width and resolution
 btnet_train.accounting      the paper's parameter counts and multiply-accumulates, worked out from shapes
 btnet_train.checkpoint      weights of insightface's arcface_torch and of the published BTNet code
 
 btnet_train.sources         faces from folders, zips (image_files) and MXNet RecordIO (recordio)
 btnet_train.batches         what a step sees: images, flips, resolutions; decoding in worker processes
 btnet_train.teacher         an ONNX face model as a teacher
-btnet_train.losses          classifiers with margins
+btnet_train.losses          classifiers with margins (margins: which are defined)
 btnet_train.distillation    losses between embeddings, and between maps
 btnet_train.branches        how a branch is made from a trunk
 btnet_train.recipes         typed recipes from TOML; those of the papers lie in recipe_files

@@ -7,7 +7,8 @@ stage, and the weight and bias of every BatchNorm after it (resolution-aware BN)
 2.29 M (5.3 %) for 14 and 21.3 M (48.9 %) for 7.
 """
 
-from btnet_train.networks import IResNet, batch_norm_names, in_branch, stride_of
+from btnet_train.networks import IResNet, batch_norm_names
+from btnet_train.topology import in_branch, stride_of
 
 
 def parameter_count(network: IResNet) -> int:

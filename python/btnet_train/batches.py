@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from btnet_ext import degrade, resize
 from btnet_train.image_files import Pixels
-from btnet_train.networks import CANONICAL
 from btnet_train.recipes import View
 from btnet_train.sources import DataError, Faces
+from btnet_train.topology import CANONICAL
 
 _ORDER, _STEP = 0, 1  # streams of random numbers of a seed
 

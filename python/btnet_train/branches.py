@@ -1,6 +1,7 @@
 """How a branch is made from a trunk: which weights it starts with, and which of them are trained (BTNet, section 3)."""
 
-from btnet_train.networks import IResNet, in_branch, is_batch_norm
+from btnet_train.networks import IResNet
+from btnet_train.topology import in_branch, is_batch_norm
 
 
 def start_from(network: IResNet, source: IResNet) -> None:

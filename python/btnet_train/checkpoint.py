@@ -16,7 +16,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from btnet_train.networks import BASE_CHANNELS, CANONICAL, UNITS, IResNet
+from btnet_train.networks import IResNet
+from btnet_train.topology import BASE_CHANNELS, CANONICAL, UNITS
 
 _NESTED_UNDER = ("state_dict_backbone", "state_dict", "model")
 _UNIT_NAME = re.compile(r"layer([1-4])\.(\d+)\.")

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from btnet_train.errors import Interrupted
+
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
@@ -177,7 +179,12 @@ def fit(
         stop_at=started + 60 * stop_after,
         compile=compile,
     )
-    networks = carry_out(fabric, plan, out, inputs, execution, seed)
+    try:
+        networks = carry_out(fabric, plan, out, inputs, execution, seed)
+    except Interrupted:
+        if fabric.is_global_zero:
+            raise
+        return  # in silence and without a failure, for which Lightning would kill the first process as it ends
     if fabric.is_global_zero and 112 in networks:
         bundle = write_model(out, networks, name or out.resolve().name, license, description)
         typer.echo(f"{bundle}: resolutions {', '.join(map(str, sorted(networks)))}")

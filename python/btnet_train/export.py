@@ -13,8 +13,9 @@ from typing import Any
 import onnx
 import torch
 
-from btnet_train.networks import CANONICAL, IResNet
+from btnet_train.networks import IResNet
 from btnet_train.onnx_graph import WeightsFile, build_model
+from btnet_train.topology import CANONICAL
 
 FORMAT = 1
 INPUT = {"color": "rgb", "mean": [127.5] * 3, "std": [127.5] * 3, "filter": "bicubic"}

@@ -25,12 +25,14 @@ from btnet_ext.whole_files import whole_file
 from btnet_train.accounting import mac_count, parameter_count
 from btnet_train.branches import fix_trunk, start_from
 from btnet_train.checkpoint import CheckpointError, load_checkpoint, read_tensors
+from btnet_train.errors import lost_processes
 from btnet_train.losses import Classifier
-from btnet_train.networks import CANONICAL, IResNet
+from btnet_train.networks import IResNet
 from btnet_train.objective import Heads, Objective
 from btnet_train.recipes import Network, Recipe, RecipeError, Stage
 from btnet_train.run_state import load_tensors, save_tensors
 from btnet_train.sources import Faces
+from btnet_train.topology import CANONICAL
 from btnet_train.trainer import STATE, Execution, Training
 
 logger = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ class Inputs:
     validate: Validate | None = None
 
 
+@lost_processes()
 def fit(fabric: Fabric, recipe: Recipe, run: Path, inputs: Inputs, execution: Execution, seed: int) -> dict[int, Path]:
     """Train what is not trained yet, and return the files of the networks by resolution.
 
@@ -234,16 +237,21 @@ def _file(path: Path, name: str) -> Path:
     return path / name if path.is_dir() else path
 
 
-def _read_description(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> Any:
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise RecipeError(f"{path} is damaged: {error}") from error
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    description = _read_json(path)
     if not isinstance(description, dict) or not isinstance(description.get("environments"), list):
         raise RecipeError(f"{path} was not written by btnet-train: it does not say in which environments")
     return description
 
 
+@lost_processes()
 def start_run(fabric: Fabric, run: Path, description: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
     """Write RUN/run.json, or check that the run that is there is the same one, if anything of it is trained yet.
 
@@ -277,7 +285,7 @@ def write_model(
 
     loaded = {resolution: load_checkpoint(path, resolution) for resolution, path in networks.items()}
     results = {
-        str(resolution): json.loads(path.with_name(RESULT).read_text(encoding="utf-8"))
+        str(resolution): _read_json(path.with_name(RESULT))
         for resolution, path in networks.items()
         if path.with_name(RESULT).exists()
     }

@@ -20,11 +20,11 @@ import math
 
 import torch
 from pytorch_metric_learning import losses as library  # type: ignore[import-untyped]
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-LOSSES = ("arcface", "cosface", "curricularface", "normface", "sphereface")
+from btnet_train.margins import LOSSES, check_margin
 
 _INITIAL_DEVIATION = 0.01  # of the weights; as in arcface_torch and the published BTNet code
 _T_MOMENTUM = 0.99
@@ -35,7 +35,8 @@ class Classifier(nn.Module):
 
     weight: (classes, dim), a row for each identity, of any norm. All losses have it alike, so that the weight
     of a trained classifier can serve under another loss. curricularface also has the buffer t, which every
-    forward with labels in training mode updates, and which starts at 0.
+    forward with labels in training mode updates, and which starts at 0. Where several processes train together, t is
+    updated with the rows of each of them, one process after the other: as one process does it, part by part.
 
     margin: m of the formulas above: 0 <= m < pi for arcface and curricularface, 0 <= m < 2 for cosface, 0 for
     normface and a whole number from 1 to 8 for sphereface. scale: positive; sphereface's paper has 1.
@@ -78,10 +79,12 @@ class Classifier(nn.Module):
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings, labels = embeddings.float()[labeled], labels[labeled]
             weight = self.weight.float()
+            # First, and without labels, too: t follows those of the other processes.
+            logits = self._curricular_logits(embeddings, labels, weight) if self.loss == "curricularface" else None
             if not len(labels):
                 return embeddings.sum() + weight[:0].sum()
-            if self.loss == "curricularface":
-                return functional.cross_entropy(self._curricular_logits(embeddings, labels, weight), labels)
+            if logits is not None:
+                return functional.cross_entropy(logits, labels)
             return self._library_loss(embeddings, labels, weight)
 
     def _check_input(self, embeddings: Tensor, labels: Tensor) -> None:
@@ -103,26 +106,19 @@ class Classifier(nn.Module):
         own = cosines.gather(1, labels[:, None])
         angles = _angles(own)
         harder = torch.cos(angles + self.margin)
-        if self.training:
-            with torch.no_grad():
-                self.t.lerp_(own.mean(), 1 - _T_MOMENTUM)
-        logits = torch.where(cosines > harder, cosines * (self.t + cosines), cosines)
+        t = self._follow(own.detach().mean()) if self.training else self.t
+        logits = torch.where(cosines > harder, cosines * (t + cosines), cosines)
         target = torch.where(angles <= math.pi - self.margin, harder, own - self.margin * math.sin(self.margin))
         return self.scale * logits.scatter(1, labels[:, None], target)
 
-
-def check_margin(loss: str, margin: float) -> None:
-    """Raise ValueError for a margin with which the loss is not defined, or is not what its paper means."""
-    if loss == "sphereface":
-        valid, expected = margin in range(1, 9), "a whole number from 1 to 8"
-    elif loss == "normface":
-        valid, expected = margin == 0, "0"
-    elif loss == "cosface":
-        valid, expected = 0 <= margin < 2, "from 0 to below 2"
-    else:
-        valid, expected = 0 <= margin < math.pi, "an angle in radians, from 0 to below pi"
-    if not valid:
-        raise ValueError(f"margin must be {expected} for {loss}, got {margin!r}")
+    def _follow(self, mean: Tensor) -> Tensor:
+        """Move t towards the mean cosine of each process in turn, NaN for no rows; return t after that of this one."""
+        means, place = _of_all_processes(mean)
+        course = []
+        for each in means:
+            self.t.lerp_(torch.where(each.isnan(), self.t, each), 1 - _T_MOMENTUM)
+            course.append(self.t.clone())
+        return course[place]
 
 
 class _LibraryLoss:
@@ -148,6 +144,15 @@ class _LibraryLoss:
     def __call__(self, embeddings: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
         result: Tensor = functional_call(self._loss, {"W": weight.t()}, (embeddings, labels))
         return result
+
+
+def _of_all_processes(value: Tensor) -> tuple[list[Tensor], int]:
+    """Return what every process that trains along has for a tensor, in their order, and the place of this one."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [value], 0
+    values = [torch.empty_like(value) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(values, value)
+    return values, distributed.get_rank()
 
 
 def _leave(_: Tensor) -> None:

@@ -9,8 +9,9 @@ from torch.nn import functional
 
 from btnet_train.distillation import PAIR_LOSSES, cosine_distance, map_distance, similarity_matrix
 from btnet_train.losses import Classifier
-from btnet_train.networks import IResNet, coupling_stage
+from btnet_train.networks import IResNet
 from btnet_train.recipes import Stage, TeacherLoss
+from btnet_train.topology import coupling_stage, in_branch
 
 _MEAN = _STD = 127.5
 
@@ -46,11 +47,18 @@ class Objective(nn.Module):
             self.classifier.requires_grad_(False)
         if self.projection is not None and stage.teacher is not None and stage.teacher.frozen:
             self.projection.requires_grad_(False)
+        if not _uses_embeddings(stage):
+            # No gradient reaches what lies after the maps, and DDP waits for one of each parameter that is trained.
+            # It is computed nevertheless: the averages of its BatchNorms become the branch's.
+            for name, parameter in network.named_parameters():
+                parameter.requires_grad_(parameter.requires_grad and in_branch(name, network.resolution))
 
-    def move_trunk(self, device: torch.device) -> None:
-        """Move the trunk, which `to` does not reach, to the device of the network."""
+    def prepare_trunk(self, device: torch.device, compiled: bool) -> None:
+        """Move the trunk, which `to` does not reach, to the device of the network, and compile it if asked to."""
         for trunk in self._trunk:
             trunk.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            if compiled:
+                trunk.compile()
 
     def forward(self, views: Sequence[Tensor], labels: Tensor, targets: Tensor | None) -> dict[str, Tensor]:
         """Return every loss of the recipe, times its weight, by name, and their sum as "loss".
@@ -103,6 +111,12 @@ class Objective(nn.Module):
             distance = PAIR_LOSSES["cosine"] if options.embedding_loss == "cosine" else functional.mse_loss
             losses["embedding"] = options.embedding * distance(embeddings.float(), target.float())
         return losses
+
+
+def _uses_embeddings(stage: Stage) -> bool:
+    """Tell whether a loss looks at embeddings, and not at maps alone."""
+    distilled = stage.distillation is not None and stage.distillation.embedding > 0
+    return distilled or any(loss is not None for loss in (stage.classification, stage.pair, stage.teacher))
 
 
 def normalize(images: Tensor) -> Tensor:

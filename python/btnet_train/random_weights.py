@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from btnet_train.networks import CANONICAL, IResNet, in_branch, is_batch_norm
+from btnet_train.networks import IResNet
+from btnet_train.topology import CANONICAL, in_branch, is_batch_norm
 
 _BatchNorm: TypeAlias = nn.BatchNorm1d | nn.BatchNorm2d
 

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import ConfigDict, Field, StrictBool, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from btnet_train.losses import check_margin
-from btnet_train.networks import CANONICAL, RESOLUTIONS, UNITS, coupling_stage
+from btnet_train.margins import check_margin
+from btnet_train.topology import CANONICAL, RESOLUTIONS, UNITS, coupling_stage
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -21,7 +21,7 @@ import btnet_ext
 from btnet_eval.onnx_network import UnsuitableNetworkError, last_line, read_network, with_normalization
 from btnet_ext.whole_files import whole_file
 from btnet_train.image_files import DataError
-from btnet_train.networks import CANONICAL
+from btnet_train.topology import CANONICAL
 
 _BLOCK = 64  # faces in memory at a time
 

@@ -21,13 +21,14 @@ from torch import Tensor
 from btnet_ext.whole_files import discard_parts
 from btnet_train.batches import Batch, Batches, steps_per_epoch
 from btnet_train.errors import Interrupted, TrainingError
-from btnet_train.networks import CANONICAL, IResNet
+from btnet_train.networks import IResNet
 from btnet_train.objective import Objective
 from btnet_train.optimization import build_optimizer, rate
 from btnet_train.progress import Means, Progress, plot_values
 from btnet_train.recipes import Stage, View
 from btnet_train.run_state import load_run, save_run
 from btnet_train.sources import Faces
+from btnet_train.topology import CANONICAL
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class Training:
         if self._execution.compile:
             network.compile()
         module, optimizer = self._fabric.setup(self._objective, self._optimizer)
-        self._objective.move_trunk(self._fabric.device)
+        self._objective.prepare_trunk(self._fabric.device, self._execution.compile)
         module.train()
         title = f"{network.resolution} px"
         schedule = self._stage.schedule
@@ -108,7 +109,6 @@ class Training:
         with (
             Progress(self._folder, title, start, self._steps, schedule.batch_size, writes) as progress,
             _stop_signals() as stopped,
-            _lost_processes(),
         ):
             for step, parts in self._by_step(start):
                 factor = rate(step, self._steps, self._per_epoch, schedule)
@@ -132,7 +132,13 @@ class Training:
         self._save(self._steps)
         if writes:
             plot_values(self._folder)
+        if self._any_process(bool(stopped)):  # during the last step or its validation; there may be other networks
+            raise Interrupted(f"stopped after the last of {self._steps} steps; the same command goes on")
         return self._facts(self._steps)
+
+    def _any_process(self, what: bool) -> bool:
+        mean = cast(Tensor, self._fabric.all_reduce(torch.tensor(float(what), device=self._fabric.device)))
+        return mean.item() > 0
 
     def _resume(self) -> int:
         path = self._folder / STATE
@@ -245,17 +251,6 @@ class Training:
             self._objective.train()
         if values:
             progress.write(step, step / self._per_epoch, self._stage.optimizer.lr * factor, values)
-
-
-@contextmanager
-def _lost_processes() -> Iterator[None]:
-    """Say in a sentence that another process has ended, which has said why."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "closed by peer" not in str(error):
-            raise
-        raise TrainingError("another process of this training has ended, and so does this one") from error
 
 
 @contextmanager

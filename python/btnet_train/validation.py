@@ -14,9 +14,10 @@ from torch.nn import functional
 
 from btnet_eval.verification import cross_resolution
 from btnet_ext import degrade, resize
-from btnet_train.networks import CANONICAL, IResNet
+from btnet_train.networks import IResNet
 from btnet_train.objective import normalize
 from btnet_train.sources import Faces
+from btnet_train.topology import CANONICAL
 
 Images: TypeAlias = NDArray[np.uint8]
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from tiny_training import write_faces
 
 from btnet_train.export import write_bundle
 from btnet_train.networks import IResNet
 from btnet_train.random_weights import random_networks
+from btnet_train.sources import Faces
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,12 +41,24 @@ def bundle(networks: dict[int, IResNet], tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
-def faces() -> list[Image.Image]:
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 20 faces of 5 people; not to be changed."""
+    return write_faces(tmp_path_factory.mktemp("faces") / "set")
+
+
+@pytest.fixture(scope="session")
+def faces(data: Path) -> Faces:
+    """Those of `data`."""
+    return Faces([data])
+
+
+@pytest.fixture(scope="session")
+def crops() -> list[Image.Image]:
     """Every twentieth of the real crops, 22 faces of mixed resolution; skips where the data is not there."""
     beside = Path(__file__).parents[3] / "shared" / "data"
-    crops = Path(os.environ.get("BTNET_DATA", beside)) / "celeba" / "native_crops.zip"
-    if not crops.is_file():
-        pytest.skip(f"no real faces: {crops} does not exist; set BTNET_DATA")
-    with zipfile.ZipFile(crops) as archive:
+    path = Path(os.environ.get("BTNET_DATA", beside)) / "celeba" / "native_crops.zip"
+    if not path.is_file():
+        pytest.skip(f"no real faces: {path} does not exist; set BTNET_DATA")
+    with zipfile.ZipFile(path) as archive:
         names = sorted(name for name in archive.namelist() if name.endswith((".png", ".jpg", ".jpeg")))
         return [Image.open(io.BytesIO(archive.read(name))).convert("RGB") for name in names[::20]]

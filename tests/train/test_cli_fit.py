@@ -73,9 +73,11 @@ def test_help_is_a_manual(call: Call, monkeypatch: pytest.MonkeyPatch, width: in
         assert re.search(rf"^\s+{command}\b", out, re.MULTILINE)
 
 
-def test_help_needs_no_torch() -> None:
+@pytest.mark.parametrize("arguments", [["fit", "--help"], ["recipes"], ["recipes", "btnet"]])
+def test_what_needs_no_torch(arguments: list[str]) -> None:
+    """Importing it takes seconds; here it is an error, as it is where it is not installed."""
     code = (
-        "import sys; sys.modules['torch'] = None; sys.argv = ['btnet-train', 'fit', '--help']; "
+        f"import sys; sys.modules['torch'] = None; sys.argv = ['btnet-train', *{arguments}]; "
         "from btnet_train.cli import main; main()"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
@@ -259,6 +261,14 @@ def test_a_damaged_description(call: Call, tmp_path: Path, begun: Path, data: Pa
     said = fail(call, 1, "fit", "phi_hr", "--data", data, *SHORT, "--out", run, *HOW)
     assert said.startswith(f"{run}/run.json {wrong}")
     assert (run / "112/state.safetensors").read_bytes() == (begun / "112/state.safetensors").read_bytes()
+
+
+def test_a_damaged_result(call: Call, tmp_path: Path, data: Path) -> None:
+    run = tmp_path / "run"
+    command = ["fit", "phi_hr", "--data", data, *SHORT, "--out", run, *HOW]
+    assert call(*command)[0] == 0
+    (run / "112/result.json").write_text('{"step": 3')
+    assert fail(call, 1, *command).startswith(f"{run}/112/result.json is damaged: ")
 
 
 def test_another_teacher_is_another_run(call: Call, tmp_path: Path, data: Path) -> None:

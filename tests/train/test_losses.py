@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from btnet_train.losses import LOSSES, Classifier
+from btnet_train.losses import Classifier
+from btnet_train.margins import LOSSES
 
 OPTIONS = {
     "arcface": {"margin": 0.5, "scale": 64.0},

@@ -8,14 +8,8 @@ import torch
 from arcface_layout import random_state, reference_forward, shapes
 from torch import nn
 
-from btnet_train.networks import (
-    IResNet,
-    batch_norm_names,
-    branch_names,
-    coupling_stage,
-    in_branch,
-    is_batch_norm,
-)
+from btnet_train.networks import IResNet, batch_norm_names, branch_names
+from btnet_train.topology import coupling_stage, in_branch, is_batch_norm
 
 ARCHS = ("res18", "res34", "res50", "res100")
 RESOLUTIONS = (7, 14, 28, 56, 112)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from btnet_train import recipes
+from btnet_train.branches import fix_trunk
 from btnet_train.losses import Classifier
 from btnet_train.networks import IResNet
 from btnet_train.objective import Heads, Objective, normalize
@@ -195,6 +196,23 @@ def test_distillation(trunk: IResNet, branch: IResNet, embedding: float, name: A
         expected["embedding"] = embedding * found
     objective = Objective(stage, branch, Heads(), trunk).train()
     check(objective([view, of_trunk], LABELS, None), expected)
+
+
+def test_maps_alone_train_what_comes_before_them(trunk: IResNet, branch: IResNet) -> None:
+    """All that is trained gets a gradient, and the branch's averages are its own, also those behind the maps."""
+    fix_trunk(branch, trunk)
+    before = copy.deepcopy(branch.state_dict())
+    stage = Stage((14,), start="trunk", fixed_trunk=True, distillation=Distillation(0.5))
+    objective = Objective(stage, branch, Heads(), trunk).train()
+    objective([images(14, 0), images(112, 1)], LABELS, None)["loss"].backward()
+    for name, parameter in branch.named_parameters():
+        # Up to the first unit of layer 3, whose maps in the trunk are 14 px wide.
+        own = name.startswith(("conv1", "bn1", "prelu", "layer1", "layer2", "layer3.0"))
+        assert parameter.requires_grad == own, name
+        assert (parameter.grad is not None) == own, name
+    after = branch.state_dict()
+    assert not torch.equal(after["layer4.1.bn2.running_mean"], before["layer4.1.bn2.running_mean"])
+    assert not torch.equal(after["features.running_var"], before["features.running_var"])
 
 
 def test_the_trunk_of_distillation_stays_as_it_is(trunk: IResNet, branch: IResNet) -> None:

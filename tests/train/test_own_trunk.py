@@ -18,22 +18,12 @@ from torch import Tensor
 from btnet_ext import Engine
 from btnet_train.checkpoint import CheckpointError
 from btnet_train.cli import main
-from btnet_train.networks import in_branch, is_batch_norm
 from btnet_train.recipes import RecipeError
 from btnet_train.sources import Faces
+from btnet_train.topology import in_branch, is_batch_norm
 
 DIM = 16
 BRANCHES = {"stages.branch.resolutions": [28, 7], **schedule("branch", 0.4)}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_faces(tmp_path_factory.mktemp("faces") / "set")
-
-
-@pytest.fixture(scope="module")
-def faces(data: Path) -> Faces:
-    return Faces([data])
 
 
 @pytest.fixture(scope="module")

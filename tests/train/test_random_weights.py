@@ -88,16 +88,16 @@ def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float6
     return (x * y).sum(-1) / np.linalg.norm(x, axis=-1) / np.linalg.norm(y, axis=-1)
 
 
-def test_real_faces_differ_and_bf16_is_close(faces: list[Image.Image], tmp_path: Path) -> None:
+def test_real_faces_differ_and_bf16_is_close(crops: list[Image.Image], tmp_path: Path) -> None:
     """A deep network: residual gains that are too high show here first."""
     networks = random_networks("res50", 0.125, resolutions=(7, 14, 28, 112), seed=0)
     bundle = write_bundle(tmp_path / "deep.btnet", networks, name="deep", license="CC0-1.0")
     core = openvino.Core()
     for resolution, network in networks.items():
-        images = normalized(faces, resolution)
+        images = normalized(crops, resolution)
         with torch.no_grad():
             expected = network(torch.from_numpy(images))[0].numpy()
-        between = cosines(expected[:, None], expected[None])[np.triu_indices(len(faces), 1)]
+        between = cosines(expected[:, None], expected[None])[np.triu_indices(len(crops), 1)]
         assert between.mean() < 0.6, resolution
         assert between.max() < 0.95, resolution
         for precision, least in (("f32", 0.999999), ("bf16", 0.999)):

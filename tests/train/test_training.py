@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
@@ -29,16 +28,6 @@ from btnet_train.trainer import Execution, Training
 
 STEPS_A_PASS = 5
 CHANGES = {**SMALL, "stages.trunk.optimizer.lr": 0.05, **schedule("trunk", 5)}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_faces(tmp_path_factory.mktemp("faces") / "set")
-
-
-@pytest.fixture(scope="module")
-def faces(data: Path) -> Faces:
-    return Faces([data])
 
 
 def fingerprint(network: IResNet, trunk: IResNet | None) -> Mapping[str, float]:
@@ -164,31 +153,19 @@ def test_interrupted_by_ctrl_c(tmp_path: Path, data: Path, faces: Faces) -> None
     check_equal_runs(tmp_path / "whole/112", tmp_path / "run/112")
 
 
-def test_two_processes_are_as_one(tmp_path: Path, data: Path, faces: Faces) -> None:
-    """The losses are those of one process that cuts its batches in two, also if one of them fails in between."""
-    copy = tmp_path / "copy" / "set"
-    shutil.copytree(data, copy)
-    arguments = command(copy, tmp_path / "two", "--devices", 2, "--workers", 1, "--save-minutes", 0)
-    # The last image of step 3 is one of the second process.
-    name = faces.names[int(np.random.default_rng([0, 0, 0]).permutation(len(faces))[3 * 4 - 1])].removeprefix("set:")
-    whole = (copy / name).read_bytes()
-    (copy / name).write_bytes(bytes(len(whole)))
-    process = start_command(arguments)
-    _, err = process.communicate(timeout=240)
-    assert process.returncode not in (0, 130)
-    assert f"btnet-train: set:{name} is no image in one of the formats" in err
-    assert "Traceback" not in err
-    assert load_tensors(tmp_path / "two/112/state.safetensors")[1]["step"] == 2
-    (copy / name).write_bytes(whole)
-    process = start_command(arguments)
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == 0, err
-    assert out == f"{tmp_path}/two/two.btnet: resolutions 112\n"
-    train("phi_hr", CHANGES, tmp_path / "one", faces, micro_batches=2)
-    one, two = (values(tmp_path / name / "112", "loss") for name in ("one", "two"))
-    # Sums are in another order: a relative 1e-7 a step, which training enlarges.
-    assert len(one) == len(two) == 2
-    assert two == pytest.approx(one, rel=1e-3)
+def test_interrupted_in_the_last_validation(tmp_path: Path, faces: Faces, whole: Path) -> None:
+    """It is not the last of the run: other networks would follow."""
+
+    def interrupt(network: IResNet, trunk: IResNet | None) -> Mapping[str, float]:
+        if len(values(tmp_path / "112", "fingerprint")) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return fingerprint(network, trunk)
+
+    with pytest.raises(Interrupted, match=r"^stopped after the last of 25 steps; the same command goes on$"):
+        train("phi_hr", CHANGES, tmp_path, faces, inputs={"validate": interrupt})
+    assert not (tmp_path / "112/result.json").exists()
+    train("phi_hr", CHANGES, tmp_path, faces, inputs={"validate": fingerprint})
+    check_equal_runs(whole, tmp_path / "112")
 
 
 def test_another_seed_is_another_run(tmp_path: Path, faces: Faces) -> None:
