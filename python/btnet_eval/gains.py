@@ -10,7 +10,22 @@ this page says, and has not been compared with the wording of theirs.
 - At one resolution, the reference is phi_mm, whose network for it was trained for nothing else.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from btnet_eval.base import DataError
+
+if TYPE_CHECKING:
+    from btnet_eval.report import Section
+    from btnet_eval.session import Run
+
+Source: TypeAlias = tuple[Path, "str | None"]
+"""A file that `verify` wrote, and which model in it; None: it has only one."""
 
 
 def cross_resolution_gain(model: float, phi_hr: float, phi_mr: float) -> float | None:
@@ -29,6 +44,82 @@ def same_resolution_gain(model: float, phi_hr: float, phi_mm: float) -> float | 
     As `cross_resolution_gain`, with phi_mm as the reference.
     """
     return _gain(model, phi_hr, phi_mm)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one model reached in a verification.
+
+    where: the file, for messages. accuracies: 0..1, by resolutions "r1&r2". data: digest by the name of what was read.
+    """
+
+    where: str
+    accuracies: Mapping[str, float]
+    data: Mapping[str, str]
+
+
+def read_measured(path: Path, model: str | None = None) -> Measured:
+    """Read what `verify.write_verification` wrote, verification.json, of one model in it; None: it has only one.
+
+    Raises DataError for other files and models, and OSError.
+    """
+    from btnet_eval.report import read_result  # here, since the gains alone need NumPy and no more
+
+    result = read_result(path)
+    numbers = result["numbers"]
+    if result["kind"] != "Verification":
+        raise DataError(f"{path}: it is the result of {result['kind']!r}, not of a verification")
+    if model is None and len(numbers) == 1:
+        model = next(iter(numbers))
+    if model not in numbers:
+        raise DataError(f"{path}: say which model: it has {', '.join(numbers)}" + (f", not {model}" if model else ""))
+    try:
+        accuracies = {setting: float(value["mean"]) for setting, value in numbers[model].items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise DataError(f"{path}: the accuracies of {model} are not as btnet-eval writes them") from None
+    return Measured(f"{path}, {model}", accuracies, result["data"])
+
+
+def gains_section(model: Measured, phi_hr: Measured, phi_mr: Measured, phi_mm: Measured) -> Section:
+    """The gains of a model as a table: a row for each pair of resolutions that it was measured at.
+
+    Of phi_mr is used what it reached between resolutions, of phi_mm what it reached at one. Raises DataError where
+    they were measured on other data than the model, or not at those resolutions.
+    """
+    from btnet_eval.report import Section  # as above
+
+    for reference in (phi_hr, phi_mr, phi_mm):
+        if reference.data != model.data:
+            raise DataError(f"{reference.where}: it was measured on other data than {model.where}")
+    rows = []
+    for setting, accuracy in model.accuracies.items():
+        r1, _, r2 = setting.partition("&")
+        name, reference, gain = (
+            ("phi_mm", phi_mm, same_resolution_gain) if r1 == r2 else ("phi_mr", phi_mr, cross_resolution_gain)
+        )
+        for measured in (phi_hr, reference):
+            if setting not in measured.accuracies:
+                raise DataError(f"{measured.where}: it was not measured at {setting}")
+        low, high = phi_hr.accuracies[setting], reference.accuracies[setting]
+        shown = [f"{100 * value:.2f}" for value in (accuracy, low, high)]
+        rows.append([setting, *shown, name, gain(accuracy, low, high)])
+    note = (
+        "Accuracies in percent. The gain is 0 where the model is as good as phi_hr, 1 where it is as good as the "
+        "reference: phi_mr between resolutions, phi_mm at one. It is not defined where the reference is not better."
+    )
+    return Section("Gains", ["resolutions", "model", "phi_hr", "reference", "which", "gain"], rows, note)
+
+
+def write_gains(run: Run, model: Source, phi_hr: Source, phi_mr: Source, phi_mm: Source) -> Path:
+    """Write OUT/gains.json, .md and .html from what `verify` wrote of four models; return the page's path.
+
+    Raises DataError as `read_measured` and `gains_section`, and OSError.
+    """
+    sources = {"model": model, "phi_hr": phi_hr, "phi_mr": phi_mr, "phi_mm": phi_mm}
+    measured = {role: read_measured(*source) for role, source in sources.items()}
+    section = gains_section(**measured)
+    run.read.update(measured["model"].data)
+    return run.write("gains", "Gains", {str(row[0]): row[-1] for row in section.rows}, [section], {})
 
 
 def _gain(model: float, baseline: float, reference: float) -> float | None:

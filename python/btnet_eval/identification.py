@@ -10,9 +10,8 @@ mate is 1 + the number of rows of other persons that score as high or higher: ti
   non-mated probes it lies just above the best score of all of them.
 
 So QMUL-SurvFace has it (Cheng et al., "Surveillance face recognition challenge"), with k = 20, and IARPA's IJB-C for
-each of its galleries. BTNet's program for SurvFace takes the nearest of 1,000 thresholds instead. The public programs
-for IJB-C 1:N put both galleries into one, so that every probe is mated, and count pairs with other persons for
-"FPIR": what they report is not comparable.
+each of its galleries. BTNet's program for SurvFace takes the nearest of 1,000 thresholds instead. What public programs for
+IJB-C call FPIR, `btnet_eval.template_measures` says.
 """
 
 from dataclasses import dataclass
@@ -26,6 +25,9 @@ from btnet_eval.templates import check_rows, normalized
 
 _BLOCK = 4096
 """Probes in one call of FAISS, so that a search can be interrupted in between."""
+
+_SCORES = 1 << 24
+"""Scores that `mean_average_precision` has at a time, if the gallery has no more rows."""
 
 
 @dataclass(frozen=True)
@@ -100,12 +102,10 @@ def identify(
     if max_rank < 1:
         raise ValueError(f"max_rank must be at least 1, not {max_rank}")
     rows, wanted = check_rows("gallery", np.asarray(gallery)), check_rows("probes", np.asarray(probes))
-    people, probe_people = numbered_ids(("gallery_ids", gallery_ids, len(rows)), ("probe_ids", probe_ids, len(wanted)))
-    mated = np.isin(probe_people, people)
-    if not mated.any():
-        raise ValueError("there is no mated probe: none of probe_ids is in gallery_ids")
+    people, probe_people, mated = _people(gallery_ids, len(rows), probe_ids, len(wanted))
     # Among so many are max_rank rows of other persons, so that no tie at the end can hide one that counts.
-    depth = min(len(rows), max_rank + int(np.bincount(people).max()))
+    most_mates = int(np.bincount(people)[probe_people[mated]].max())
+    depth = min(len(rows), max_rank + most_mates)
     indices, found = search(rows, wanted, depth)
     scores = found.astype(np.float64)
     is_mate = people[indices[mated]] == probe_people[mated, None]
@@ -113,6 +113,27 @@ def identify(
     others = np.count_nonzero(~is_mate & (scores[mated] >= mate_scores[:, None]), axis=1)
     ranks = np.minimum(others, max_rank).astype(np.int64) + 1
     return Identification(ranks, mate_scores, scores[~mated, 0], max_rank)
+
+
+def mean_average_precision(
+    gallery: ArrayLike, gallery_ids: ArrayLike, probes: ArrayLike, probe_ids: ArrayLike
+) -> float:
+    """The mean of the average precision over the mated probes, 0..1, all rows of the gallery being ranked.
+
+    Memory is that of normalised copies of both, and blocks of 16 million scores. Arguments and errors: as in
+    `identify`.
+    """
+    rows, wanted = normalized("gallery", gallery), normalized("probes", probes)
+    people, probe_people, mated = _people(gallery_ids, len(rows), probe_ids, len(wanted))
+    _check_columns(rows, wanted)
+    found = np.flatnonzero(mated)
+    precisions = np.empty(len(found))
+    step = max(1, _SCORES // len(rows))
+    for start in range(0, len(found), step):
+        block = found[start : start + step]
+        for place, (row, person) in enumerate(zip(wanted[block] @ rows.T, probe_people[block], strict=True), start):
+            precisions[place] = _average_precision(row, people == person)
+    return float(np.mean(precisions))
 
 
 def search(gallery: ArrayLike, probes: ArrayLike, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -133,10 +154,7 @@ def search(gallery: ArrayLike, probes: ArrayLike, k: int) -> tuple[NDArray[np.in
         ValueError: arrays that do not fit together or are empty, rows of length zero, k out of range.
     """
     rows, wanted = normalized("gallery", gallery), normalized("probes", probes)
-    if rows.shape[1] != wanted.shape[1]:
-        raise ValueError(
-            f"gallery and probes must have one number of columns, not {rows.shape[1]} and {wanted.shape[1]}"
-        )
+    _check_columns(rows, wanted)
     if not 1 <= k <= len(rows):
         raise ValueError(f"k must be 1 to {len(rows)}, the rows of the gallery, not {k}")
     index = faiss.IndexFlatIP(rows.shape[1])
@@ -148,3 +166,30 @@ def search(gallery: ArrayLike, probes: ArrayLike, k: int) -> tuple[NDArray[np.in
         scores[block], indices[block] = index.search(wanted[block], k)
     order = np.lexsort((indices, -scores))
     return np.take_along_axis(indices, order, axis=1), np.take_along_axis(scores, order, axis=1)
+
+
+def _people(
+    gallery_ids: ArrayLike, rows: int, probe_ids: ArrayLike, probes: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
+    """Whose each row of the gallery and each probe is, as numbers, and which probes are mated: one at least."""
+    people, probe_people = numbered_ids(("gallery_ids", gallery_ids, rows), ("probe_ids", probe_ids, probes))
+    mated = np.isin(probe_people, people)
+    if not mated.any():
+        raise ValueError("there is no mated probe: none of probe_ids is in gallery_ids")
+    return people, probe_people, mated
+
+
+def _check_columns(gallery: NDArray[np.float32], probes: NDArray[np.float32]) -> None:
+    columns = gallery.shape[1], probes.shape[1]
+    if columns[0] != columns[1]:
+        raise ValueError("gallery and probes must have one number of columns, not {} and {}".format(*columns))
+
+
+def _average_precision(scores: NDArray[np.float32], is_mate: NDArray[np.bool_]) -> float:
+    mates = np.sort(scores[is_mate])
+    # How many mates each other row scores as high as or higher; summed from the top, how many others are before a mate.
+    reached = np.bincount(np.searchsorted(mates, scores[~is_mate], side="right"), minlength=len(mates) + 1)
+    count = np.arange(1, len(mates) + 1)
+    place = count + np.cumsum(reached[:0:-1])
+    before = np.where(place == 1, 1.0, (count - 1) / np.maximum(place - 1, 1))
+    return float(np.mean((before + count / place) / 2))

@@ -23,13 +23,16 @@ class Model:
 
     name: for people. embed: images of any sizes to embeddings. digest: names the weights and all that changes an
     embedding; two models with one digest are the same. resolutions: of its networks, ascending, in pixels; a model
-    of one network has one.
+    of one network has one. bundle: its folder, if it is a bundle. flip: whether `embed` adds the embedding of the
+    mirror image.
     """
 
     name: str
     embed: Embed
     digest: str
     resolutions: tuple[int, ...]
+    bundle: Path | None = None
+    flip: bool = False
 
     def present(self, image: Image, resolution: int) -> Image:
         """What the model is shown of an image that has no more detail than resolution x resolution pixels.
@@ -69,10 +72,11 @@ def open_model(
     device: str = "cpu",
     precision: str = "f32",
     flip: bool = True,
+    normalize: bool = True,
     selection: tuple[str, str] | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> Model:
-    """Open a model to measure. Its embeddings have the length 1.
+    """Open a model to measure.
 
     An ONNX model has one input (1 or N, 3, 112, 112) and one output (N, dim). Images of other sizes are resized to
     112 px. It runs on the CPU in f32, one call at a time.
@@ -82,6 +86,7 @@ def open_model(
         device: as for `btnet_ext.Engine`.
         precision: as for `btnet_ext.Engine`.
         flip: embed the mirror image, too, and add both embeddings.
+        normalize: give embeddings of length 1; otherwise as the network has them.
         selection: indicator and rounding, by which a bundle selects a network; None: as the bundle says.
         preprocessing: of an ONNX model; None: `Preprocessing()`. A bundle says itself what it is given.
 
@@ -97,24 +102,25 @@ def open_model(
             raise InvalidOption(f"precision must be 'f32' for an ONNX model, not {precision!r}")
         if selection is not None:
             raise InvalidOption(f"selection is for a bundle, and {os.fspath(model)} is an ONNX model")
-        return _open_onnx(Path(model), flip, preprocessing or Preprocessing())
+        return _open_onnx(Path(model), flip, normalize, preprocessing or Preprocessing())
     if preprocessing is not None:
         raise InvalidOption(f"preprocessing is for an ONNX model, and {os.fspath(model)} is a bundle")
     indicator, rounding = selection or (None, None)
     engine = Engine(model, device=device, precision=precision, indicator=indicator, rounding=rounding)
 
     def embed(images: Sequence[Image]) -> Rows:
-        return engine.embed(list(images), flip=flip)
+        return engine.embed(list(images), flip=flip, normalize=normalize)
 
-    digest = _digest(engine.bundle.digest, flip=flip, precision=precision, selection=selection)
-    return Model(engine.bundle.name, embed, digest, engine.resolutions)
+    options = {"flip": flip, "normalize": normalize, "precision": precision, "selection": selection}
+    digest = _digest(engine.bundle.digest, **options)
+    return Model(engine.bundle.name, embed, digest, engine.resolutions, Path(engine.bundle.path), flip)
 
 
 def _digest(weights: str, **options: object) -> str:
     return hashlib.sha256(f"{weights} {options}".encode()).hexdigest()
 
 
-def _open_onnx(path: Path, flip: bool, preprocessing: Preprocessing) -> Model:
+def _open_onnx(path: Path, flip: bool, normalize: bool, preprocessing: Preprocessing) -> Model:
     content = path.read_bytes()
     core = ov.Core()
     try:
@@ -122,7 +128,9 @@ def _open_onnx(path: Path, flip: bool, preprocessing: Preprocessing) -> Model:
     except UnsuitableNetworkError as error:
         raise DataError(f"{path} {error}") from error
     options = {"mean": [*map(float, preprocessing.mean)], "std": [*map(float, preprocessing.std)]}
-    digest = _digest(_digest_of_weights(content, network), flip=flip, color=preprocessing.color, **options)
+    digest = _digest(
+        _digest_of_weights(content, network), flip=flip, normalize=normalize, color=preprocessing.color, **options
+    )
     dim = network.output().shape[1]
     # One image in a request and several requests at a time: no embedding depends on the images beside it.
     config = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
@@ -134,12 +142,12 @@ def _open_onnx(path: Path, flip: bool, preprocessing: Preprocessing) -> Model:
     queue = ov.AsyncInferQueue(compiled)
 
     def embed(images: Sequence[Image]) -> Rows:
-        return _embed(queue, images, dim, flip)
+        return _embed(queue, images, dim, flip, normalize)
 
-    return Model(path.stem, embed, digest, (CANONICAL,))
+    return Model(path.stem, embed, digest, (CANONICAL,), flip=flip)
 
 
-def _embed(queue: Any, images: Sequence[Image], dim: int, flip: bool) -> Rows:
+def _embed(queue: Any, images: Sequence[Image], dim: int, flip: bool, normalize: bool) -> Rows:
     views = np.zeros((len(images), 2, dim))
 
     def keep(request: Any, place: tuple[int, int]) -> None:
@@ -157,7 +165,7 @@ def _embed(queue: Any, images: Sequence[Image], dim: int, flip: bool) -> Rows:
     usable = np.isfinite(lengths) & (lengths > 0)
     if not usable.all():
         raise DataError(f"the model's embedding of image {int(np.argmin(usable))} is zero or not finite")
-    rows: Rows = (sums / lengths[:, None]).astype(np.float32)
+    rows: Rows = (sums / lengths[:, None] if normalize else sums).astype(np.float32)
     return rows
 
 

@@ -1,5 +1,6 @@
 """Several images of one person as one embedding: IJB's templates and the prototypes of a gallery, and their scores."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,41 +27,59 @@ class Templates:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def of(self, ids: ArrayLike) -> Rows:
+        """(p, D) rows of (p,) ids. Raises ValueError for other arrays, and for an id that is none of these."""
+        rows: Rows = self.rows[_places("ids", self.ids, ids)]
+        return rows
 
-def aggregate(rows: ArrayLike, media: ArrayLike, templates: ArrayLike, weights: ArrayLike | None = None) -> Templates:
+
+def aggregate(
+    rows: ArrayLike,
+    media: ArrayLike,
+    templates: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    mirrored: ArrayLike | None = None,
+    keep_lengths: bool = False,
+) -> Templates:
     """Mean over the images of a medium, then over the media of a template, then brought to length one.
 
     So the frames of one video count as much as one still image (IJB-C; Maze et al., ICB 2018). Each row is first
     brought to length one, and then multiplied by its weight; the mean of a medium is divided by the number of its
-    rows, whatever their weights. The public programs are cases of this:
-
-    - BTNet's for IJB-C 1:N: the weight is the score of the face detector;
-    - arcface_torch's and BTNet's for IJB-C 1:1: the detector's score times the length of the row before.
-
-    Where the flipped images count too, rows are sums of both embeddings, as in those programs.
+    rows, whatever their weights. What the public programs have as options is here: weights, the face detector's scores,
+    are their use_detector_score, mirrored is their use_flip_test, keep_lengths is their use_norm_score. BTNet's
+    programs for IJB-C have the first two, arcface_torch's for 1:1 and insightface's for 1:N have all three.
 
     Args:
         rows: (n, D) real numbers, of any length but zero.
         media: (n,) integers or strings, the medium of each row. Rows with one number are of one medium only where they
             are in one template.
         templates: (n,) integers or strings, the template of each row.
-        weights: (n,) finite numbers above zero; all 1 if they are not given.
+        weights: (n,) finite numbers, not negative; all 1 if they are not given.
+        mirrored: (n, D), embeddings of the mirror images, which are added to the rows before all else.
+        keep_lengths: do not bring rows to length one, so that longer ones count more.
 
     Raises:
         ValueError: arrays that do not fit together or are empty, a row of length zero or with values that are not
             finite, a template whose mean is zero.
     """
-    values = np.asarray(rows)
-    scales = 1 / row_lengths("rows", check_rows("rows", values))
+    views = [check_rows("rows", np.asarray(rows))]
+    if mirrored is not None:
+        views.append(np.asarray(mirrored))
+        if views[1].shape != views[0].shape:
+            raise ValueError(f"mirrored must have the shape {views[0].shape} of rows, not {views[1].shape}")
+    count = len(views[0])
+    lengths = _lengths(views)
+    scales = np.ones(count) if keep_lengths else 1 / lengths
     if weights is not None:
-        scales = scales * _check_weights(weights, len(values))
-    ids, template_of_row = np.unique(check_ids("templates", templates, len(values)), return_inverse=True)
-    _, medium_of_row = np.unique(check_ids("media", media, len(values)), return_inverse=True)
+        scales = scales * _check_weights(weights, count)
+    ids, template_of_row = np.unique(check_ids("templates", templates, count), return_inverse=True)
+    _, medium_of_row = np.unique(check_ids("media", media, count), return_inverse=True)
     _, group_of_row, sizes = np.unique(
         template_of_row * (medium_of_row.max() + 1) + medium_of_row, return_inverse=True, return_counts=True
     )
     # Sums over the media do as well as means: the number of media is lost with the length.
-    return _summed(values, scales / sizes[group_of_row], ids, template_of_row)
+    return _summed(views, scales / sizes[group_of_row], ids, template_of_row)
 
 
 def prototypes(rows: ArrayLike, identities: ArrayLike) -> Templates:
@@ -72,21 +91,24 @@ def prototypes(rows: ArrayLike, identities: ArrayLike) -> Templates:
     values = np.asarray(rows)
     row_lengths("rows", check_rows("rows", values))
     ids, identity_of_row = np.unique(check_ids("identities", identities, len(values)), return_inverse=True)
-    return _summed(values, np.ones(len(values)), ids, identity_of_row)
+    return _summed([values], np.ones(len(values)), ids, identity_of_row)
 
 
-def pair_scores(templates: Templates, first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
-    """(p,) cosine similarities of the templates first[i] and second[i], both (p,) ids.
+def pair_scores(
+    templates: Templates, first: ArrayLike, second: ArrayLike, others: Templates | None = None
+) -> NDArray[np.float64]:
+    """(p,) cosine similarities of the templates first[i] and second[i], both (p,) ids; second's are of others if given.
 
     Raises ValueError for arrays that do not fit together, and for an id that is not in templates, which it names.
     """
-    places_a, places_b = _places("first", templates.ids, first), _places("second", templates.ids, second)
+    others = templates if others is None else others
+    places_a, places_b = _places("first", templates.ids, first), _places("second", others.ids, second)
     if len(places_a) != len(places_b):
         raise ValueError(f"first and second must have one length, not {len(places_a)} and {len(places_b)}")
     scores = np.empty(len(places_a), np.float64)
     for start in range(0, len(scores), _BLOCK):
         block = slice(start, start + _BLOCK)
-        a, b = templates.rows[places_a[block]], templates.rows[places_b[block]]
+        a, b = templates.rows[places_a[block]], others.rows[places_b[block]]
         scores[block] = np.einsum("nd,nd->n", a, b, dtype=np.float64)
     return scores
 
@@ -120,16 +142,30 @@ def check_ids(name: str, ids: ArrayLike, count: int) -> NDArray[Any]:
     return found
 
 
+def _lengths(views: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+    """(n,) lengths of the sums of the views' rows."""
+    if len(views) == 1:
+        return row_lengths("rows", views[0])
+    lengths = np.empty(len(views[0]))
+    for start in range(0, len(lengths), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        lengths[block] = row_lengths(
+            f"the sums of rows and mirrored, from {start} on,", views[0][block] + views[1][block]
+        )
+    return lengths
+
+
 def _summed(
-    rows: NDArray[Any], scales: NDArray[np.float64], ids: NDArray[Any], group_of_row: NDArray[np.intp]
+    views: Sequence[NDArray[Any]], scales: NDArray[np.float64], ids: NDArray[Any], group_of_row: NDArray[np.intp]
 ) -> Templates:
-    """Sums of rows times scales over the groups 0, 1, ... in float64, brought to length one."""
-    sums = np.zeros((len(ids), rows.shape[1]), np.float64)
+    """Sums of the views' rows times scales over the groups 0, 1, ... in float64, brought to length one."""
+    sums = np.zeros((len(ids), views[0].shape[1]), np.float64)
     order = np.argsort(group_of_row, kind="stable")
     for start in range(0, len(order), _BLOCK):
         block = order[start : start + _BLOCK]
         groups, starts = np.unique(group_of_row[block], return_index=True)
-        sums[groups] += np.add.reduceat(rows[block] * scales[block, None], starts)
+        for rows in views:
+            sums[groups] += np.add.reduceat(rows[block] * scales[block, None], starts)
     lengths = np.sqrt(np.einsum("nd,nd->n", sums, sums))
     if not lengths.all():
         raise ValueError(f"the rows of {ids[int(np.argmin(lengths))]} add up to zero, which has no direction")
@@ -140,8 +176,8 @@ def _check_weights(weights: ArrayLike, count: int) -> NDArray[np.float64]:
     found = np.asarray(weights, np.float64)
     if found.shape != (count,):
         raise ValueError(f"weights must have one value for each of {count} rows, not the shape {found.shape}")
-    if not (np.isfinite(found) & (found > 0)).all():
-        raise ValueError("weights must be finite and above zero")
+    if not (np.isfinite(found) & (found >= 0)).all():
+        raise ValueError("weights must be finite and not negative")
     return found
 
 

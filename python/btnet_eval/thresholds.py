@@ -5,15 +5,20 @@ of resolutions.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations_with_replacement
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from btnet_eval.base import Rows
-from btnet_eval.roc import ScoreTail, Threshold
+from btnet_eval.roc import ScoreTail, Threshold, compare_all
 from btnet_eval.verification import cosine_similarities
 
-__all__ = ["Threshold", "recommend", "table"]
+__all__ = ["Table", "Threshold", "recommend", "table", "table_of_people"]
+
+Table: TypeAlias = dict[tuple[int, int], tuple[Threshold, ...]]
+"""For every pair of resolutions (r1, r2) with r1 <= r2, a threshold for each FAR."""
 
 
 def recommend(scores: ArrayLike, same: ArrayLike, far: float) -> Threshold:
@@ -36,9 +41,7 @@ def recommend(scores: ArrayLike, same: ArrayLike, far: float) -> Threshold:
     return tail.at_far(far)
 
 
-def table(
-    first: Mapping[int, Rows], second: Mapping[int, Rows], same: ArrayLike, fars: Sequence[float]
-) -> dict[tuple[int, int], tuple[Threshold, ...]]:
+def table(first: Mapping[int, Rows], second: Mapping[int, Rows], same: ArrayLike, fars: Sequence[float]) -> Table:
     """Recommended thresholds for every pair of resolutions (r1, r2) with r1 <= r2, one for each of fars.
 
     Where r1 and r2 differ, the scores of both directions are taken together: the first image of a pair at r1 and the
@@ -53,16 +56,47 @@ def table(
     Raises:
         ValueError: different resolutions in first and second; otherwise as in `recommend` and `cosine_similarities`.
     """
+    resolutions, truth = _common(first, second), np.asarray(same)
+    found = {}
+    for low, high in combinations_with_replacement(resolutions, 2):
+        scores, labels = cosine_similarities(first[low], second[high]), truth
+        if low != high:
+            scores = np.concatenate([scores, cosine_similarities(first[high], second[low])])
+            labels = np.concatenate([truth, truth])
+        found[low, high] = tuple(recommend(scores, labels, far) for far in fars)
+    return found
+
+
+def table_of_people(
+    first_ids: ArrayLike,
+    first: Mapping[int, Rows],
+    second_ids: ArrayLike,
+    second: Mapping[int, Rows],
+    fars: Sequence[float],
+) -> Table:
+    """As `table`, of all pairs of an image of `first` with one of `second`; the scores are never all in memory.
+
+    Where r1 and r2 differ, the images of first are at r1, the lower one.
+
+    Args:
+        first_ids: (n,) integers or strings, whose the images of first are.
+        first: (n, D) embeddings, by resolution.
+        second_ids: (m,), the same of second.
+        second: (m, D), at the same resolutions. No image may be in both.
+        fars: false accept rates, 0 <= far < 1.
+
+    Raises:
+        ValueError: different resolutions in first and second; otherwise as `roc.compare_all`.
+    """
+    resolutions = _common(first, second)
+    found = {}
+    for low, high in combinations_with_replacement(resolutions, 2):
+        tail = compare_all(first[low], first_ids, second[high], second_ids, max_far=max(fars, default=0.0))
+        found[low, high] = tuple(tail.at_far(far) for far in fars)
+    return found
+
+
+def _common(first: Mapping[int, Rows], second: Mapping[int, Rows]) -> list[int]:
     if first.keys() != second.keys():
         raise ValueError(f"first and second must have the same resolutions, not {sorted(first)} and {sorted(second)}")
-    truth = np.asarray(same)
-    resolutions = sorted(first)
-    found = {}
-    for place, low in enumerate(resolutions):
-        for high in resolutions[place:]:
-            scores, labels = cosine_similarities(first[low], second[high]), truth
-            if low != high:
-                scores = np.concatenate([scores, cosine_similarities(first[high], second[low])])
-                labels = np.concatenate([truth, truth])
-            found[low, high] = tuple(recommend(scores, labels, far) for far in fars)
-    return found
+    return sorted(first)

@@ -1,6 +1,6 @@
 """Measures models on verification pairs at several resolutions, and writes the result as a report."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -10,16 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from btnet_eval.base import DataError, Problems, Rows
-from btnet_eval.cache import EmbeddingCache, Images
+from btnet_eval.cache import EmbeddingCache
 from btnet_eval.datasets.images import NamedImages
 from btnet_eval.models import Model
-from btnet_eval.plots import distance_violins, resolution_plot, roc_plot, save
-from btnet_eval.report import Section, write_report, write_result
+from btnet_eval.plots import distance_violins, resolution_plot, roc_plot
+from btnet_eval.report import Section
 from btnet_eval.roc import roc, tar_at_far
+from btnet_eval.session import Progress, Session, embed_at
 from btnet_eval.verification import Pairs, accuracy, cosine_similarities, cross_resolution
-
-Progress: TypeAlias = Callable[[str, int, int], None]
-"""Is told what is being embedded, how many rows are done, and of how many."""
 
 FARS = (1e-1, 1e-2, 1e-3)
 
@@ -102,58 +100,30 @@ def embed_pairs(
 ) -> PairEmbeddings:
     """Embed all images of the pairs at each resolution. Raises as `EmbeddingCache.rows`, and DataError."""
     names = distinct_names(pairs)
-    task = Images(images.digest(names), len(names), lambda index: images.read(names[index]))
-
-    def rows(resolution: int) -> Rows:
-        what = f"{model.name} at {resolution} px"
-        report = None if progress is None else lambda done, total: progress(what, done, total)
-        return cache.rows(model, task, resolution, progress=report)
-
-    return PairEmbeddings(pairs, names, {resolution: rows(resolution) for resolution in resolutions})
+    return PairEmbeddings(pairs, names, embed_at(model, images, names, resolutions, cache, progress))
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """What a report is made of: the models, what they are measured on, and where it comes from.
-
-    data: digest by the name of what was read. command: the command line.
-    """
-
-    models: Sequence[Model]
-    pairs: Pairs
-    images: NamedImages
-    resolutions: Sequence[int]
-    problems: Problems
-    data: Mapping[str, str]
-    command: Sequence[str]
-
-
-def write_verification(out: Path, inputs: Inputs, cache: EmbeddingCache, progress: Progress | None = None) -> Path:
-    """Measure every pair of resolutions, write OUT/verification.json, .md, .html and figures; return the page's path.
+def write_verification(session: Session, pairs: Pairs, images: NamedImages, resolutions: Sequence[int]) -> Path:
+    """Measure every two resolutions, write OUT/verification.json, .md, .html and figures; return the page's path.
 
     Raises what `embed_pairs` and `PairEmbeddings.measure` raise, and OSError.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    resolutions = sorted(inputs.resolutions, reverse=True)
+    descending = sorted(resolutions, reverse=True)
     embedded = {
-        model.name: embed_pairs(model, inputs.pairs, inputs.images, resolutions, cache, progress)
-        for model in inputs.models
+        model.name: embed_pairs(model, pairs, images, descending, session.cache, session.progress)
+        for model in session.models
     }
     measured = {
-        name: {(r1, r2): rows.measure(r1, r2) for r1, r2 in combinations_with_replacement(resolutions, 2)}
+        name: {(r1, r2): rows.measure(r1, r2) for r1, r2 in combinations_with_replacement(descending, 2)}
         for name, rows in embedded.items()
     }
     numbers = {
         name: {f"{r1}&{r2}": {"mean": v.mean, "std": v.std, "tar": v.tars} for (r1, r2), v in values.items()}
         for name, values in measured.items()
     }
-    sections = [_accuracy_section(measured), *_tar_sections(measured), *_figures(out, embedded, measured, resolutions)]
-    path = out / "verification.json"
-    digests = {model.name: model.digest for model in inputs.models}
-    write_result(
-        path, "Verification", numbers, inputs.problems, digests, inputs.data, inputs.command, sections=sections
-    )
-    return write_report(path)[1]
+    figures = _figures(session, embedded, measured, descending)
+    sections = [_accuracy_section(measured), *_tar_sections(measured), *figures]
+    return session.report("verification", "Verification", numbers, sections)
 
 
 _Measured: TypeAlias = Mapping[str, Mapping[tuple[int, int], Verification]]
@@ -191,7 +161,7 @@ def _tar_sections(measured: _Measured) -> list[Section]:
 
 
 def _figures(
-    out: Path, embedded: Mapping[str, PairEmbeddings], measured: _Measured, resolutions: Sequence[int]
+    session: Session, embedded: Mapping[str, PairEmbeddings], measured: _Measured, resolutions: Sequence[int]
 ) -> list[Section]:
     ascending, highest = sorted(resolutions), max(resolutions)
     accuracies = {}
@@ -216,8 +186,4 @@ def _figures(
             scores, same = rows.scores(r, r)
             distances[f"{r}&{r}"] = (1 - scores[same], 1 - scores[~same])
         figures[f"distances_{number}"] = (f"Cosine distances, {name}", distance_violins(distances))
-    sections = []
-    for file, (title, figure) in figures.items():
-        png, _ = save(figure, out / file)
-        sections.append(Section(title, [], [], figure=png.name))
-    return sections
+    return [Section(title, [], [], figure=session.draw(file, plot)) for file, (title, plot) in figures.items()]

@@ -78,4 +78,4 @@ class Command:
     def _advice(self, error: ImportError) -> str:
         if self.extra is None or not self._is_of_extra(error):
             return str(error)
-        return f"{error.name} is not installed: pip install 'btnet-ext[{self.extra[0]}]'"
+        return f"{(error.name or '').partition('.')[0]} is not installed: pip install 'btnet-ext[{self.extra[0]}]'"

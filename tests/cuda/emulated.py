@@ -10,7 +10,8 @@ from kernels import CSRC, HERE, SANITIZED, SOURCES
 
 from command_line import succeed
 
-EMULATOR = [HERE / name for name in ("emulator/block.cc", "emulator/fiber.cc", "emulated_runtime.cc", "emulated_work.cc")]
+_EMULATOR = "emulator/block.cc", "emulator/fiber.cc", "emulated_runtime.cc", "emulated_work.cc"
+EMULATOR = [HERE / name for name in _EMULATOR]
 KERNELS = [*SOURCES, *EMULATOR, HERE / "faulty_kernels.cu"]
 # Contraction off, as with nvcc's -fmad=false.
 FLAGS = [

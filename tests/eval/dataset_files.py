@@ -10,10 +10,16 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
+from btnet_eval.verification import Pairs
+
 
 def face(number: int, height: int = 8, width: int = 6) -> np.ndarray:
     """An image of its own for each number, H x W x 3."""
     return np.random.default_rng(number).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def pillow_resize(image: np.ndarray, side: int, how: Image.Resampling = Image.Resampling.BICUBIC) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize((side, side), how))
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -77,3 +83,28 @@ def _python2_array(content: bytes) -> bytes:
     dtype = b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
     data = b"T" + struct.pack("<i", len(content)) + content
     return empty + b"(K\x01" + shape + dtype + b"\x89" + data + b"tb"
+
+
+def write_patterns(folder: Path, people: int, each: int, side: int, seed: int) -> Path:
+    """Faces PERSON_NUMBER.png of side x side: four by four colours that are the person's, and noise."""
+    random = np.random.default_rng(seed)
+    for person in range(people):
+        pattern = random.integers(0, 256, (4, 4, 3))
+        for number in range(each):
+            noise = random.normal(0, 60, (side, side, 3))
+            noisy = np.kron(pattern, np.ones((side // 4, side // 4, 1))) + noise
+            (folder / f"{person}_{number}.png").write_bytes(png(noisy.clip(0, 255).astype(np.uint8)))
+    return folder
+
+
+def pattern_pairs(people: int, each: int, seed: int) -> Pairs:
+    """Sixty pairs of such faces in three folds, half of them of one person."""
+    random = np.random.default_rng(seed)
+    first, second, same = [], [], []
+    for number in range(60):
+        a, b = random.choice(people, 2, replace=False)
+        x, y = random.choice(each, 2, replace=False)
+        same.append(number % 2 == 0)
+        first.append(f"{a}_{x}.png")
+        second.append(f"{a if same[-1] else b}_{y}.png")
+    return Pairs(np.arange(60) // 20, tuple(first), tuple(second), np.array(same))

@@ -11,7 +11,7 @@ from skimage.transform import SimilarityTransform, warp
 
 from btnet_eval.base import DataError, Problems
 from btnet_eval.datasets.align import align
-from btnet_eval.datasets.ijbc import read_faces, read_subjects, read_template_pairs
+from btnet_eval.datasets.ijbc import find_lists, read_faces, read_subjects, read_template_pairs
 from btnet_eval.datasets.images import NamedImages, open_images
 
 FACES = "1.jpg 1 69544\n2.jpg 1 69544\n3.jpg 2 28181\n4.jpg 40 7\n"
@@ -64,6 +64,10 @@ def test_landmarks_go_with_their_faces(images: NamedImages, tmp_path: Path) -> N
     assert problems.messages == (f"{path}, line 1: 5.jpg is not among the images of {images.where}",)
     with pytest.raises(DataError, match="line 1: 5"):
         read_faces(path, images, Problems(strict=True), landmarks=points)
+    aligned = read_faces(path, images, Problems(), landmarks=points, aligned=True)
+    assert aligned.points is None
+    assert aligned.scores is not None
+    assert aligned.scores.tolist() == [0.1, 0.2, 0.3, 0.4]
 
 
 @pytest.mark.parametrize(
@@ -200,3 +204,22 @@ def test_align_of_an_aligned_face_is_the_face() -> None:
 def test_points_that_cannot_be_used(points: np.ndarray) -> None:
     with pytest.raises(ValueError, match="points must"):
         align(face(0), points)
+
+
+@pytest.mark.parametrize(("name", "parts"), [("ijbc", ("G1", "G2")), ("ijbb", ("S1", "S2"))])
+def test_lists_of_a_folder(tmp_path: Path, name: str, parts: tuple[str, str]) -> None:
+    with pytest.raises(DataError, match=r"has neither ijbc_face_tid_mid\.txt nor ijbb_face_tid_mid\.txt"):
+        find_lists(tmp_path)
+    faces = write(tmp_path / f"{name}_face_tid_mid.txt", FACES)
+    lists = find_lists(tmp_path)
+    assert (lists.faces, lists.pairs, lists.galleries, lists.probes, lists.found) == (faces, None, (), None, (faces,))
+    files = [
+        "name_5pts_score.txt",
+        "template_pair_label.txt",
+        f"1N_gallery_{parts[0]}.csv",
+        f"1N_gallery_{parts[1]}.csv",
+    ]
+    paths = [write(tmp_path / f"{name}_{file}", "") for file in [*files, "1N_probe_mixed.csv"]]
+    lists = find_lists(tmp_path)
+    assert [lists.landmarks, lists.pairs, *lists.galleries, lists.probes] == paths
+    assert lists.found == (faces, *paths)

@@ -10,15 +10,14 @@ import onnx
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from PIL import Image
 
 from btnet_eval.base import DataError
 from btnet_eval.models import Model, Preprocessing, open_model
 from btnet_ext import Engine, InvalidOption, ModelNotFound
+from onnx_files import DIM, Pixels, save, write_model
 
-Pixels = NDArray[np.uint8]
-DIM = 16
 IMAGENET = Preprocessing(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 
 
@@ -105,36 +104,6 @@ def test_an_unknown_name_is_told() -> None:
         open_model("unheard")
 
 
-def save(
-    path: Path,
-    nodes: list[onnx.NodeProto],
-    inputs: dict[str, tuple[int | str, ...]],
-    outputs: dict[str, tuple[int | str, ...]],
-    *tensors: onnx.TensorProto,
-    element: int = TensorProto.FLOAT,
-) -> Path:
-    graph = helper.make_graph(
-        nodes,
-        "faces",
-        [helper.make_tensor_value_info(name, element, shape) for name, shape in inputs.items()],
-        [helper.make_tensor_value_info(name, element, shape) for name, shape in outputs.items()],
-        tensors,
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    return path
-
-
-def save_model(path: Path, shape: tuple[int | str, ...] = ("N", 3, 112, 112), scale: float = 1.0) -> Path:
-    """A convolution of 56 px patches: a linear embedding of DIM numbers that sees channel, place and direction."""
-    weight = (np.random.default_rng(7).normal(size=(4, 3, 56, 56)) * scale / 56).astype(np.float32)
-    nodes = [
-        helper.make_node("Conv", ["pixels", "weight"], ["patches"], kernel_shape=[56, 56], strides=[56, 56]),
-        helper.make_node("Flatten", ["patches"], ["embedding"]),
-    ]
-    weights = numpy_helper.from_array(weight, "weight")
-    return save(path, nodes, {"pixels": shape}, {"embedding": (shape[0], DIM)}, weights)
-
-
 def expected_rows(path: Path, images: list[Pixels], preprocessing: Preprocessing, *, flip: bool) -> NDArray[np.float64]:
     """ONNX Runtime's, an image at a time, with Pillow's resizing."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -151,7 +120,7 @@ def expected_rows(path: Path, images: list[Pixels], preprocessing: Preprocessing
 
 @pytest.fixture(scope="module")
 def onnx_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("onnx") / "linear.onnx")
+    return write_model(tmp_path_factory.mktemp("onnx") / "linear.onnx")
 
 
 @pytest.mark.parametrize(
@@ -165,7 +134,7 @@ def onnx_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_onnx_model_embeds_as_by_onnx_runtime(
     tmp_path: Path, batch: int | str, flip: bool, preprocessing: Preprocessing
 ) -> None:
-    path = save_model(tmp_path / "linear.onnx", (batch, 3, 112, 112) if batch else ("N", "C", "H", "W"))
+    path = write_model(tmp_path / "linear.onnx", (batch, 3, 112, 112) if batch else ("N", "C", "H", "W"))
     images = random_images(5, 112, 112, 112, 40, 200)
     model = open_model(path, flip=flip, preprocessing=preprocessing)
     assert (model.name, model.resolutions) == ("linear", (112,))
@@ -176,6 +145,26 @@ def test_an_onnx_model_embeds_as_by_onnx_runtime(
     strided = [np.repeat(image, 2, axis=1)[:, ::2] for image in images]
     assert np.array_equal(model.embed(strided), rows)
     assert model.embed([]).shape == (0, DIM)
+
+
+@pytest.mark.parametrize("kind", ["bundle", "onnx"])
+def test_embeddings_with_their_lengths(kind: str, small_bundle: Path, onnx_path: Path) -> None:
+    path = small_bundle if kind == "bundle" else onnx_path
+    images = random_images(5, 112, 14)
+    raw, unit = (open_model(path, flip=False, normalize=normalize) for normalize in (False, True))
+    assert raw.digest != unit.digest
+    if kind == "bundle":
+        expected = Engine(path).embed(images, normalize=False)
+        np.testing.assert_array_equal(raw.embed(images), expected)
+    else:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        batch = (
+            np.stack([pillow_resize(image, 112) for image in images]).transpose(0, 3, 1, 2) - np.float32(127.5)
+        ) / 127.5
+        expected = [session.run(None, {session.get_inputs()[0].name: x[None].astype(np.float32)})[0][0] for x in batch]
+        np.testing.assert_allclose(raw.embed(images), expected, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(np.linalg.norm(raw.embed(images), axis=1), 1)
+    np.testing.assert_allclose(normalized(raw.embed(images)), unit.embed(images), atol=1e-6)
 
 
 def test_plus_minus_one_flipped_is_the_default(onnx_path: Path) -> None:
@@ -194,13 +183,13 @@ def test_embeddings_of_the_real_teacher(data_folder: Path) -> None:
 def test_the_digest_of_an_onnx_model_tells_it_and_its_options_apart(tmp_path: Path, onnx_path: Path) -> None:
     digest = open_model(onnx_path).digest
     assert re.fullmatch("[0-9a-f]{64}", digest)
-    assert open_model(save_model(tmp_path / "same.onnx")).digest == digest
+    assert open_model(write_model(tmp_path / "same.onnx")).digest == digest
     whole_numbers, floats = (
         open_model(onnx_path, preprocessing=Preprocessing(mean=mean)).digest for mean in ((1, 2, 3), (1.0, 2.0, 3.0))
     )
     assert whole_numbers == floats
     others = [
-        open_model(save_model(tmp_path / "other.onnx", scale=2.0)).digest,
+        open_model(write_model(tmp_path / "other.onnx", scale=2.0)).digest,
         open_model(onnx_path, flip=False).digest,
         open_model(onnx_path, preprocessing=Preprocessing(mean=(127.5, 127.5, 127.0))).digest,
         open_model(onnx_path, preprocessing=Preprocessing(std=(127.5, 127.5, 128.0))).digest,
@@ -306,15 +295,15 @@ def test_an_embedding_of_no_fixed_length_is_refused(tmp_path: Path) -> None:
         helper.make_node("Cast", ["places"], ["embedding"], to=TensorProto.FLOAT),
         helper.make_node("Slice", ["embedding", "zero", "one", "zero"], ["first"]),
     ]
-    places = [numpy_helper.from_array(np.array([value]), name) for name, value in (("zero", 0), ("one", 1))]
-    path = save(tmp_path / "faces.onnx", nodes, CANONICAL_INPUT, {"first": (1, "D")}, *places)
+    places = {"zero": np.array([0]), "one": np.array([1])}
+    path = save(tmp_path / "faces.onnx", nodes, CANONICAL_INPUT, {"first": (1, "D")}, places)
     with pytest.raises(DataError, match=r"must have embeddings of a fixed length, got first \[1,"):
         open_model(path)
 
 
 def test_a_graph_for_another_size_inside_is_refused(tmp_path: Path) -> None:
     nodes = [helper.make_node("Reshape", ["pixels", "shape"], ["embedding"])]
-    shape = numpy_helper.from_array(np.array([-1, 100]), "shape")
+    shape = {"shape": np.array([-1, 100])}
     inputs, outputs = {"pixels": ("N", 3, "H", "W")}, {"embedding": ("N", 100)}
     path = save(tmp_path / "faces.onnx", nodes, inputs, outputs, shape)
     with pytest.raises(DataError, match=r"faces\.onnx cannot take one image of 112 px: "):

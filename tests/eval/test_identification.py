@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from btnet_eval import identification as module
-from btnet_eval.identification import Identification, identify, search
+from btnet_eval.identification import Identification, identify, mean_average_precision, search
 from btnet_eval.templates import prototypes
 
 ANGLES = np.radians([5, 22, 39, 56, 73])
@@ -113,6 +113,82 @@ def test_equals_counting(sets: Any, max_rank: int, fpir: float) -> None:
     curve = [(np.mean(best >= t), np.mean((ranks <= max_rank) & (mate_scores >= t))) for t in thresholds]
     assert found.tpir(fpir, max_rank) == max(tpir for reached, tpir in curve if reached <= fpir)
     assert found.auc(max_rank) == pytest.approx(sklearn.metrics.auc(*zip(*curve, strict=True)), abs=1e-12)
+
+
+def area_under_precision_and_recall(is_mate: np.ndarray) -> float:
+    """Of a ranking, best first: the polygon through (recall, precision) after each place, from (0, 1)."""
+    found = np.cumsum(is_mate)
+    recall, precision = np.append(0, found / found[-1]), np.append(1, found / np.arange(1, len(found) + 1))
+    return float(np.sum(np.diff(recall) * (precision[1:] + precision[:-1]) / 2))
+
+
+def test_average_precision_by_hand() -> None:
+    """From the first axis the order is 1, 2, 1, 3, 2.
+
+    For 1: places 1 and 3, so (1 + 1) / 2 and (1/2 + 2/3) / 2. For 3: place 4, so (0 + 1/4) / 2. The last probe has no
+    mate, and does not count.
+    """
+    of_one, of_three = (1 + 7 / 12) / 2, 1 / 8
+    ids = [1, 2, 1, 3, 2]
+    assert mean_average_precision(at(0, 1, 2, 3, 4), ids, [[1, 0]], [1]) == pytest.approx(of_one, abs=1e-12)
+    probes = [[2, 0], [3, 0], [0, 1]]
+    expected = (of_one + of_three) / 2
+    assert mean_average_precision(at(0, 1, 2, 3, 4), ids, probes, [1, 3, 9]) == pytest.approx(expected, abs=1e-12)
+
+
+def test_average_precision_with_ties() -> None:
+    """Three others before both mates: (0 + 1/4) / 2 and (1/4 + 2/5) / 2; the mates may tie among themselves."""
+    for ids in ([1, 2, 1, 2, 2], [2, 2, 2, 1, 1]):
+        found = mean_average_precision(np.ones((5, 3)), ids, np.ones((1, 3)), [1])
+        assert found == pytest.approx((1 / 8 + 13 / 40) / 2, abs=1e-12)
+
+
+@given(
+    people=st.lists(st.integers(0, 3), min_size=1, max_size=30),
+    wanted=st.lists(st.integers(0, 4), min_size=1, max_size=20),
+    block=st.sampled_from([1, 40, 1000]),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_average_precision_equals_the_area(people: list[int], wanted: list[int], block: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    gallery, probes = random.normal(size=(len(people), 6)), random.normal(size=(len(wanted), 6))
+    scores = probes @ (gallery / np.linalg.norm(gallery, axis=1)[:, None]).T
+    ranked = np.array(people)[np.argsort(-scores)]
+    areas = [
+        area_under_precision_and_recall(row == person)
+        for row, person in zip(ranked, wanted, strict=True)
+        if person in people
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_SCORES", block)
+        if areas:
+            found = mean_average_precision(gallery, people, probes, wanted)
+            assert found == pytest.approx(np.mean(areas), abs=1e-12)
+        else:
+            with pytest.raises(ValueError, match="no mated probe"):
+                mean_average_precision(gallery, people, probes, wanted)
+
+
+def test_average_precision_of_columns_that_do_not_fit() -> None:
+    with pytest.raises(ValueError, match="number of columns, not 2 and 3"):
+        mean_average_precision(at(0, 4), [1, 2], np.eye(3), [1, 2, 3])
+
+
+def test_many_rows_of_somebody_who_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Distractors may all have one id: the search is as deep as the persons who are looked for need."""
+    depths = []
+
+    def recorded(gallery: Any, probes: Any, k: int) -> Any:
+        depths.append(k)
+        return search(gallery, probes, k)
+
+    monkeypatch.setattr(module, "search", recorded)
+    random = np.random.default_rng(3)
+    ids = np.array([7, 7, 8] + [-1] * 400)
+    found = identify(random.normal(size=(403, 5)), ids, random.normal(size=(2, 5)), [7, 8], max_rank=10)
+    assert depths == [12]
+    assert len(found.ranks) == 2
 
 
 @given(n=st.integers(1, 300), p=st.integers(1, 60), d=st.integers(1, 40), part=st.floats(0, 1), seed=st.integers(0, 99))

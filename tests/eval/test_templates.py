@@ -46,16 +46,25 @@ def test_weights_by_hand() -> None:
     np.testing.assert_allclose(found.rows[0], np.array([5, 1, 2]) / np.sqrt(30), atol=1e-7)
 
 
-def test_lengths_as_weights_are_the_mean_of_raw_rows() -> None:
-    """As the docstring says of the programs for IJB-C 1:1."""
-    random = np.random.default_rng(4)
-    rows = random.normal(size=(30, 6)) * random.uniform(0.1, 20, (30, 1))
-    media, templates = random.integers(0, 4, 30), random.integers(0, 3, 30)
-    found = aggregate(rows, media, templates, weights=np.linalg.norm(rows, axis=1))
-    for template, row in zip(found.ids, found.rows, strict=True):
-        chosen = templates == template
-        total = sum(rows[chosen & (media == medium)].mean(axis=0) for medium in set(media[chosen]))
-        np.testing.assert_allclose(row, total / np.linalg.norm(total), atol=1e-6)
+def test_no_weight_by_hand() -> None:
+    """The frame on the third axis has none; it is still one of two, so that the other counts one half."""
+    found = aggregate(np.eye(3), ["still", "video", "video"], ["t"] * 3, weights=[1, 1, 0])
+    np.testing.assert_allclose(found.rows[0], np.array([2, 1, 0]) / np.sqrt(5), atol=1e-7)
+
+
+def test_mirrored_by_hand() -> None:
+    """(3, 0) + (1, 0) has the direction of (1, 0), and (0, 1) + (0.6, 0.8) that of (1, 3): their mean counts both."""
+    found = aggregate([[3, 0], [0, 1]], [0, 1], [7, 7], mirrored=[[1, 0], [0.6, 0.8]])
+    expected = np.array([1, 0]) + np.array([1, 3]) / np.sqrt(10)
+    np.testing.assert_allclose(found.rows[0], expected / np.linalg.norm(expected), atol=1e-7)
+
+
+def test_kept_lengths_by_hand() -> None:
+    """The still (4, 0) counts twice as much as the video, the mean of (0, 3) and (0, 1), times its weight of 2."""
+    found = aggregate([[4, 0], [0, 3], [0, 1]], [0, 1, 1], [5, 5, 5], [1, 2, 2], keep_lengths=True)
+    np.testing.assert_allclose(found.rows[0], np.array([1, 1]) / np.sqrt(2), atol=1e-7)
+    found = aggregate([[4, 0], [0, 3], [0, 1]], [0, 1, 1], [5, 5, 5], keep_lengths=True, mirrored=np.eye(3, 2))
+    np.testing.assert_allclose(found.rows[0], np.array([10, 5]) / np.sqrt(125), atol=1e-7)
 
 
 @given(
@@ -63,19 +72,36 @@ def test_lengths_as_weights_are_the_mean_of_raw_rows() -> None:
     block=st.integers(1, 9),
     named=st.booleans(),
     weighted=st.booleans(),
+    mirrored=st.booleans(),
+    keep_lengths=st.booleans(),
     seed=st.integers(0, 99),
 )
 @settings(max_examples=150, deadline=None, derandomize=True)
-def test_equals_a_loop(groups: list[tuple[int, int]], block: int, named: bool, weighted: bool, seed: int) -> None:
+def test_equals_a_loop(
+    groups: list[tuple[int, int]],
+    block: int,
+    named: bool,
+    weighted: bool,
+    mirrored: bool,
+    keep_lengths: bool,
+    seed: int,
+) -> None:
     """With templates that span blocks, media numbers that occur in several templates, and strings as ids."""
     random = np.random.default_rng(seed)
     templates, media = zip(*[(str(t), str(m)) if named else (t, m) for t, m in groups], strict=True)
     rows = random.normal(size=(len(groups), 5)).astype(np.float32) * 3
+    other = random.normal(size=(len(groups), 5)).astype(np.float32)
     weights = random.uniform(0.1, 1, len(groups)) if weighted else None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_BLOCK", block)
-        found = aggregate(rows, media, templates, weights)
-    expected = one_at_a_time(rows, media, templates, np.ones(len(groups)) if weights is None else weights)
+        found = aggregate(
+            rows, media, templates, weights, mirrored=other if mirrored else None, keep_lengths=keep_lengths
+        )
+    added = rows.astype(np.float64) + (other if mirrored else 0)
+    scales = np.ones(len(groups)) if weights is None else weights
+    if keep_lengths:
+        scales = scales * np.linalg.norm(added, axis=1)
+    expected = one_at_a_time(added, media, templates, scales)
     assert found.ids.tolist() == sorted(expected)
     assert len(found) == len(expected)
     for name, row in zip(found.ids.tolist(), found.rows, strict=True):
@@ -105,6 +131,21 @@ def test_pair_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert scores.dtype == np.float64
 
 
+def test_pairs_of_two_sets() -> None:
+    """The first of a pair is of one set, the second of another, which has other ids."""
+    first, second = prototypes(np.eye(3), [1, 2, 3]), prototypes([[0, 3, 4], [5, 0, 0]], [7, 2])
+    assert pair_scores(first, [2, 3, 1, 2], [7, 7, 2, 2], second) == pytest.approx([0.6, 0.8, 1, 0])
+    with pytest.raises(ValueError, match="second names 3, which is no template"):
+        pair_scores(first, [3], [3], second)
+
+
+def test_rows_of_ids() -> None:
+    found = prototypes([[0, 3, 4], [5, 0, 0]], [7, 2])
+    np.testing.assert_allclose(found.of([7, 2, 7]), [[0, 0.6, 0.8], [1, 0, 0], [0, 0.6, 0.8]], atol=1e-7)
+    with pytest.raises(ValueError, match="ids names 3, which is no template"):
+        found.of([2, 3])
+
+
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i4"])
 def test_normalized(dtype: str) -> None:
     found = normalized("rows", np.array([[3, 4], [0, 5]], dtype))
@@ -127,8 +168,11 @@ def test_normalized_at_the_ends_of_float32() -> None:
         ({"templates": [1, 2, 3]}, "templates must have one value for each of 2 rows"),
         ({"templates": [1.5, 2.5]}, "templates must hold integers or strings, not float64"),
         ({"weights": [1.0]}, "weights must have one value for each of 2 rows"),
-        ({"weights": [1.0, 0.0]}, "weights must be finite and above zero"),
-        ({"weights": [1.0, np.nan]}, "weights must be finite and above zero"),
+        ({"weights": [1.0, -0.1]}, "weights must be finite and not negative"),
+        ({"weights": [1.0, np.nan]}, "weights must be finite and not negative"),
+        ({"weights": [0.0, 0.0]}, "the rows of 4 add up to zero"),
+        ({"mirrored": np.eye(3)}, r"mirrored must have the shape \(2, 2\) of rows, not \(3, 3\)"),
+        ({"mirrored": [[1.0, 0.0], [0.0, -1.0]]}, "row 1 of the sums of rows and mirrored, from 0 on, has length zero"),
         ({"rows": [[1.0, 0.0], [-2.0, 0.0]]}, "the rows of 4 add up to zero"),
     ],
 )

@@ -1,14 +1,21 @@
 """The bound of the interpolation error: by hand, and by SciPy's convolution of what Pillow reduces."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.signal
+from dataset_files import png
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from btnet_eval.upsampling import curve, error_bound
+from btnet_eval.base import DataError, Problems
+from btnet_eval.datasets.images import open_images
+from btnet_eval.session import Run
+from btnet_eval.upsampling import curve, error_bound, write_upsampling
 
 OPERATOR = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])
 
@@ -82,3 +89,55 @@ def test_a_curve_of_nothing_is_refused() -> None:
         curve([], [7])
     with pytest.raises(ValueError, match="there must be an image and a resolution at least"):
         curve([random_image(0, grey=True)], [])
+
+
+def write_faces(folder: Path, *, canonical: int) -> Path:
+    """Random faces, one that is too small, and one that is no image."""
+    folder.mkdir()
+    for number in range(canonical):
+        (folder / f"{number}.png").write_bytes(png(random_image(number, grey=False)))
+    (folder / "small.png").write_bytes(png(random_image(0, grey=False)[:100]))
+    (folder / "text.png").write_bytes(b"no image")
+    return folder
+
+
+def test_report(tmp_path: Path) -> None:
+    images, problems = open_images(write_faces(tmp_path / "faces", canonical=3)), Problems()
+    steps: list[tuple[str, int, int]] = []
+    run = Run(
+        out=tmp_path / "out",
+        command=["btnet-eval", "upsampling"],
+        problems=problems,
+        progress=lambda *step: steps.append(step),
+        read={"faces": "abc"},
+    )
+    page = write_upsampling(run, images, [112, 7, 28, 7])
+    assert page == tmp_path / "out" / "upsampling.html"
+    assert steps == [("error of up-sampling", done, 5) for done in range(1, 6)]
+    assert problems.count == 2
+    assert problems.messages[0].endswith("is 100 x 112, not 112 x 112")
+    assert "text.png is not an image" in problems.messages[1]
+    result = json.loads((tmp_path / "out" / "upsampling.json").read_text())
+    assert result["data"] == {"faces": "abc"}
+    assert result["numbers"]["images"] == 3
+    found = result["numbers"]["curve"]
+    assert found["resolutions"] == [7, 28, 112]
+    assert found["relative"] == [0.0625, 0.25, 1.0]
+    expected = [
+        np.mean([expected_bound(random_image(seed, grey=False), resolution) for seed in range(3)])
+        for resolution in (7, 28, 112)
+    ]
+    assert found["bounds"] == pytest.approx(expected, rel=1e-12)
+    for bound in expected:
+        assert f"{bound:.4f}</td>" in page.read_text()
+    assert 'src="upsampling.png"' in page.read_text()
+    assert (tmp_path / "out" / "upsampling.svg").stat().st_size > 1000
+
+
+def test_images_that_cannot_be_used(tmp_path: Path) -> None:
+    images = open_images(write_faces(tmp_path / "faces", canonical=0))
+    with pytest.raises(DataError, match="has no image of 112 x 112 pixels"):
+        write_upsampling(Run(out=tmp_path / "out", command=["x"]), images, [7])
+    with pytest.raises(DataError, match=r"small\.png of .*faces is 100 x 112"):
+        write_upsampling(Run(out=tmp_path / "out", command=["x"], problems=Problems(strict=True)), images, [7])
+    assert not (tmp_path / "out").exists()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataset_files import png
+from dataset_files import pattern_pairs, write_patterns
+from sessions import session_in
 
 from btnet_eval.base import DataError, Problems
 from btnet_eval.cache import EmbeddingCache
@@ -14,7 +15,7 @@ from btnet_eval.datasets.images import NamedImages, open_images
 from btnet_eval.models import Model
 from btnet_eval.roc import tar_at_far
 from btnet_eval.verification import Pairs, accuracy, cosine_similarities, cross_resolution
-from btnet_eval.verify import Inputs, embed_pairs, usable_pairs, write_verification
+from btnet_eval.verify import embed_pairs, usable_pairs, write_verification
 from btnet_ext import degrade
 
 SEED = 5
@@ -29,15 +30,7 @@ def mean_colours(images: Sequence[np.ndarray]) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six persons, four images each: a pattern of colours and noise."""
-    random = np.random.default_rng(SEED)
-    place = tmp_path_factory.mktemp("faces")
-    for person in range(PEOPLE):
-        pattern = random.integers(0, 256, (4, 4, 3))
-        for number in range(EACH):
-            noisy = np.kron(pattern, np.ones((8, 8, 1))) + random.normal(0, 60, (32, 32, 3))
-            (place / f"{person}_{number}.png").write_bytes(png(noisy.clip(0, 255).astype(np.uint8)))
-    return place
+    return write_patterns(tmp_path_factory.mktemp("faces"), PEOPLE, EACH, 32, SEED)
 
 
 @pytest.fixture
@@ -47,16 +40,7 @@ def images(folder: Path) -> NamedImages:
 
 @pytest.fixture(scope="module")
 def pairs() -> Pairs:
-    """Sixty pairs in three folds, half of them of one person."""
-    random = np.random.default_rng(SEED)
-    first, second, same = [], [], []
-    for number in range(60):
-        a, b = random.choice(PEOPLE, 2, replace=False)
-        x, y = random.choice(EACH, 2, replace=False)
-        same.append(number % 2 == 0)
-        first.append(f"{a}_{x}.png")
-        second.append(f"{a if same[-1] else b}_{y}.png")
-    return Pairs(np.arange(60) // 20, tuple(first), tuple(second), np.array(same))
+    return pattern_pairs(PEOPLE, EACH, SEED)
 
 
 MODEL = Model("colours", mean_colours, "1", (112,))
@@ -109,11 +93,9 @@ def test_report(tmp_path: Path, images: NamedImages, pairs: Pairs) -> None:
     other = Model("grey", lambda shown: mean_colours([image[..., :1] for image in shown]), "2", (112,))
     problems = Problems()
     problems.report("pairs.tsv, line 3: nobody")
-    inputs = Inputs([MODEL, other], pairs, images, [7, 112, 28], problems, {"faces": "abc"}, ["btnet-eval", "verify"])
     steps: list[tuple[str, int, int]] = []
-    page = write_verification(
-        tmp_path / "out", inputs, EmbeddingCache(tmp_path / "cache"), lambda *step: steps.append(step)
-    )
+    session = session_in(tmp_path, MODEL, other, problems=problems, progress=lambda *step: steps.append(step))
+    page = write_verification(session, pairs, images, [7, 112, 28])
     assert page == tmp_path / "out" / "verification.html"
     assert {step[0] for step in steps} == {f"{model} at {r} px" for model in ("colours", "grey") for r in (112, 28, 7)}
     result = json.loads((tmp_path / "out" / "verification.json").read_text())

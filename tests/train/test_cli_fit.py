@@ -11,12 +11,12 @@ from typing import TypeAlias
 
 import pytest
 from face_files import png, write_folder
-from onnx_teachers import DIM, write_model
 from tiny_training import SMALL, schedule, tensors, values, write_faces
 
 from btnet_ext import Bundle
 from btnet_train import recipes
 from btnet_train.cli import main
+from onnx_files import DIM, write_model
 
 Call: TypeAlias = Callable[..., tuple[int, str, list[str]]]
 

@@ -2,9 +2,7 @@
 
 import json
 import re
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from btnet_train.networks import IResNet
 from btnet_train.optimization import build_optimizer
 from btnet_train.recipes import Optimizer
 from btnet_train.run_state import load_run, load_tensors, save_run, save_tensors
+from limited_files import limited_files
 
 FACTS = {"step": 3, "seconds": 0.1 + 0.2, "sums": {"loss": 1 / 3}}
 
@@ -48,17 +47,6 @@ def test_it_is_a_plain_safetensors_file(path: Path) -> None:
     save_tensors(path, tensors(), FACTS)
     found = safetensors.torch.load_file(path)
     assert all(torch.equal(found[name], tensor) for name, tensor in tensors().items())
-
-
-@contextmanager
-def limited_files(size: int) -> Iterator[None]:
-    """Writing a file beyond `size` bytes fails, as on a full disk; Python ignores the signal that comes with it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("size", [0, 10, 2_000_000])

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
-from onnx_teachers import DIM, expected_embeddings, random_images, save, write_model
+from onnx import helper
 from PIL import Image
 
 from btnet_train.teacher import Teacher, TeacherError
+from onnx_files import DIM, expected_embeddings, random_images, save, write_model
 
 IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 
@@ -123,7 +123,7 @@ def test_a_truncated_model_is_refused(tmp_path: Path, model: Path) -> None:
 
 def test_an_unknown_operator_is_one_sentence(tmp_path: Path) -> None:
     nodes = [helper.make_node("Unheard", ["pixels"], ["embedding"], domain="example")]
-    path = save(tmp_path / "teacher.onnx", nodes, [("pixels", (1, 3, 112, 112))], [("embedding", (1, 8))])
+    path = save(tmp_path / "teacher.onnx", nodes, {"pixels": (1, 3, 112, 112)}, {"embedding": (1, 8)})
     with pytest.raises(TeacherError, match=r"teacher\.onnx cannot be read by OpenVINO: ") as caught:
         Teacher(path)
     assert "\n" not in str(caught.value)
@@ -134,68 +134,10 @@ def test_an_unknown_operator_is_one_sentence(tmp_path: Path) -> None:
 )
 def test_another_input_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     nodes = [helper.make_node("Flatten", ["pixels"], ["embedding"])]
-    outputs = [("embedding", (shape[0], int(np.prod(shape[1:]))))]
-    path = save(tmp_path / "teacher.onnx", nodes, [("pixels", shape)], outputs)
+    outputs = {"embedding": (shape[0], int(np.prod(shape[1:])))}
+    path = save(tmp_path / "teacher.onnx", nodes, {"pixels": shape}, outputs)
     got = ",".join(map(str, shape))
     with pytest.raises(TeacherError, match=rf"must have one input \(1 or N, 3, 112, 112\), got pixels \[{got}\]"):
-        Teacher(path)
-
-
-def test_two_inputs_are_refused(tmp_path: Path) -> None:
-    shape = (1, 3, 112, 112)
-    nodes = [helper.make_node("Add", ["a", "b"], ["c"]), helper.make_node("Flatten", ["c"], ["embedding"])]
-    path = save(tmp_path / "teacher.onnx", nodes, [("a", shape), ("b", shape)], [("embedding", (1, 37632))])
-    with pytest.raises(TeacherError, match=r"must have one input .*, got a \[1,3,112,112\], b \[1,3,112,112\]"):
-        Teacher(path)
-
-
-def test_integer_input_is_refused(tmp_path: Path) -> None:
-    nodes = [helper.make_node("Flatten", ["pixels"], ["embedding"])]
-    inputs, outputs = [("pixels", (1, 3, 112, 112))], [("embedding", (1, 37632))]
-    path = save(tmp_path / "teacher.onnx", nodes, inputs, outputs, element=TensorProto.UINT8)
-    with pytest.raises(TeacherError, match="must take floating-point numbers, got u8"):
-        Teacher(path)
-
-
-def test_two_outputs_are_refused(tmp_path: Path) -> None:
-    nodes = [helper.make_node("Flatten", ["pixels"], ["a"]), helper.make_node("Neg", ["a"], ["b"])]
-    outputs = [("a", (1, 37632)), ("b", (1, 37632))]
-    path = save(tmp_path / "teacher.onnx", nodes, [("pixels", (1, 3, 112, 112))], outputs)
-    with pytest.raises(TeacherError, match=r"must have one output \(N, dim\), got a \[1,37632\], b \[1,37632\]"):
-        Teacher(path)
-
-
-def test_maps_are_no_embedding(tmp_path: Path) -> None:
-    nodes = [helper.make_node("GlobalAveragePool", ["pixels"], ["embedding"])]
-    outputs = [("embedding", ("N", 3, 1, 1))]
-    path = save(tmp_path / "teacher.onnx", nodes, [("pixels", ("N", 3, 112, 112))], outputs)
-    with pytest.raises(TeacherError, match=r"must have one output \(N, dim\), got embedding \[1,3,1,1\]"):
-        Teacher(path)
-
-
-def test_an_embedding_of_no_fixed_length_is_refused(tmp_path: Path) -> None:
-    nodes = [
-        helper.make_node("Flatten", ["pixels"], ["flat"], axis=0),
-        helper.make_node("NonZero", ["flat"], ["places"]),
-        helper.make_node("Cast", ["places"], ["embedding"], to=TensorProto.FLOAT),
-        helper.make_node("Slice", ["embedding", "zero", "one", "zero"], ["first"]),
-    ]
-    places = {"zero": np.array([0]), "one": np.array([1])}
-    path = save(tmp_path / "teacher.onnx", nodes, [("pixels", (1, 3, 112, 112))], [("first", (1, "D"))], places)
-    with pytest.raises(TeacherError, match=r"must have embeddings of a fixed length, got first \[1,"):
-        Teacher(path)
-
-
-def test_a_graph_for_another_size_inside_is_refused(tmp_path: Path) -> None:
-    nodes = [helper.make_node("Reshape", ["pixels", "shape"], ["embedding"])]
-    path = save(
-        tmp_path / "teacher.onnx",
-        nodes,
-        [("pixels", ("N", 3, "H", "W"))],
-        [("embedding", ("N", 100))],
-        {"shape": np.array([-1, 100])},
-    )
-    with pytest.raises(TeacherError, match=r"teacher\.onnx cannot take one image of 112 px: "):
         Teacher(path)
 
 

@@ -5,7 +5,6 @@ import hashlib
 import io
 import logging
 import re
-import resource
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from onnx_teachers import DIM, Pixels, expected_embeddings, random_images, write_model
 from PIL import Image
 
 from btnet_train import teacher as module
 from btnet_train.sources import DataError
 from btnet_train.teacher import Teacher, TeacherError, teacher_targets
+from limited_files import limited_files
+from onnx_files import DIM, Pixels, expected_embeddings, random_images, write_model
 
 
 def unit(rows: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
@@ -174,14 +174,10 @@ def test_an_interruption_leaves_nothing(teacher: Teacher, tmp_path: Path, monkey
 
 
 def test_a_full_disk_is_named_and_nothing_is_left(teacher: Teacher, tmp_path: Path) -> None:
-    # A limit on the size of files stands in for the disk; the first block is 4096 bytes.
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
-    try:
-        with pytest.raises(OSError, match=rf"{re.escape(str(tmp_path))}/teacher_[0-9a-f]+\.npy") as caught:
-            teacher_targets(teacher, Images(list(random_images(1, 64))), tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    named = rf"{re.escape(str(tmp_path))}/teacher_[0-9a-f]+\.npy"
+    # The first block is 4096 bytes.
+    with limited_files(3000), pytest.raises(OSError, match=named) as caught:
+        teacher_targets(teacher, Images(list(random_images(1, 64))), tmp_path)
     assert caught.value.errno == errno.EFBIG
     assert not list(tmp_path.iterdir())
 

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import re
-import resource
 import shutil
 import signal
 import time
@@ -25,6 +24,7 @@ from btnet_train.objective import Heads, Objective
 from btnet_train.run_state import load_tensors
 from btnet_train.sources import DataError, Faces
 from btnet_train.trainer import Execution, Training
+from limited_files import limited_files
 
 STEPS_A_PASS = 5
 CHANGES = {**SMALL, "stages.trunk.optimizer.lr": 0.05, **schedule("trunk", 5)}
@@ -202,13 +202,9 @@ def test_a_full_disk(tmp_path: Path, faces: Faces) -> None:
         train("phi_hr", CHANGES, tmp_path, faces, stop_at=0.0)
     state = tmp_path / "112/state.safetensors"
     before = state.read_bytes()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
-    try:
-        with pytest.raises(OSError, match=rf"{re.escape(str(state))} cannot be saved .*; the one before is intact$"):
-            train("phi_hr", CHANGES, tmp_path, faces, save_minutes=-1.0)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    message = rf"{re.escape(str(state))} cannot be saved .*; the one before is intact$"
+    with limited_files(len(before) // 2), pytest.raises(OSError, match=message):
+        train("phi_hr", CHANGES, tmp_path, faces, save_minutes=-1.0)
     assert state.read_bytes() == before
     assert {path.name for path in state.parent.iterdir()} == {state.name, "losses.csv", "tensorboard"}
 

@@ -8,13 +8,14 @@
   face, below a header with TEMPLATE_ID and SUBJECT_ID.
 
 In the text files spaces separate the columns. The readers follow insightface's eval_ijbc.py. IJB-B's files are called
-ijbb_... and are the same. Loose crops are to be aligned by `align.align`.
+ijbb_..., its galleries S1 and S2, and are the same. Loose crops are to be aligned by `align.align`.
 """
 
 import csv
 import os
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,11 +28,26 @@ _POINT_COLUMNS = 12  # name, five points, score
 
 
 @dataclass(frozen=True)
+class Lists:
+    """Where the lists of a folder meta are; faces and landmarks may be missing, which their readers say.
+
+    pairs, probes: None where they are missing. galleries: those that there are. found: all files that there are.
+    """
+
+    faces: Path
+    landmarks: Path
+    pairs: Path | None
+    galleries: tuple[Path, ...]
+    probes: Path | None
+    found: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
 class Faces:
     """Faces of templates.
 
-    names: (n,); templates, media: (n,) int64. points: (n, 5, 2) float64, x and y in pixels, and scores: (n,) float64 of
-    the detector; both are None without landmarks.
+    names: (n,); templates, media: (n,) int64. points: (n, 5, 2) float64, x and y in pixels, or None for faces that are
+    aligned. scores: (n,) float64, of the detector, or None where they are not known.
     """
 
     names: tuple[str, ...]
@@ -58,12 +74,33 @@ class Subjects:
     subjects: NDArray[np.int64]
 
 
+def find_lists(meta: str | os.PathLike[str]) -> Lists:
+    """Find the lists of IJB-C, or those of IJB-B, in a folder meta. Raises DataError where it has those of neither."""
+    folder = Path(meta)
+    for name, sets in (("ijbc", ("G1", "G2")), ("ijbb", ("S1", "S2"))):
+        faces, landmarks = folder / f"{name}_face_tid_mid.txt", folder / f"{name}_name_5pts_score.txt"
+        if faces.is_file():
+            pairs, probes = folder / f"{name}_template_pair_label.txt", folder / f"{name}_1N_probe_mixed.csv"
+            galleries = tuple(folder / f"{name}_1N_gallery_{part}.csv" for part in sets)
+            found = tuple(path for path in (faces, landmarks, pairs, *galleries, probes) if path.is_file())
+            return Lists(
+                faces,
+                landmarks,
+                pairs if pairs in found else None,
+                tuple(path for path in galleries if path in found),
+                probes if probes in found else None,
+                found,
+            )
+    raise DataError(f"{folder} has neither ijbc_face_tid_mid.txt nor ijbb_face_tid_mid.txt")
+
+
 def read_faces(
     path: str | os.PathLike[str],
     images: NamedImages,
     problems: Problems,
     *,
     landmarks: str | os.PathLike[str] | None = None,
+    aligned: bool = False,
 ) -> Faces:
     """Read which face belongs to which template and medium.
 
@@ -71,7 +108,8 @@ def read_faces(
         path: ijbc_face_tid_mid.txt.
         images: The folder loose_crop, or one of aligned crops with the same names.
         problems: Told of missing images, which are left out, and so are their landmarks.
-        landmarks: ijbc_name_5pts_score.txt, for loose crops, which are to be aligned; None for aligned ones.
+        landmarks: ijbc_name_5pts_score.txt, for loose crops, which are to be aligned, or for the scores alone.
+        aligned: The images are aligned crops, and landmarks are wanted for the scores alone.
 
     Raises:
         DataError: A line that is not as above, two files that are not of the same faces, or no image at all.
@@ -85,7 +123,7 @@ def read_faces(
     if not kept.size:
         raise DataError(f"{os.fsdecode(path)}: none of its images is in {images.where}")
     names, templates, media = zip(*(rows[row] for row in kept), strict=True)
-    points = None if details is None else details[kept, :-1].reshape(-1, 5, 2)
+    points = None if details is None or aligned else details[kept, :-1].reshape(-1, 5, 2)
     scores = None if details is None else details[kept, -1]
     return Faces(names, np.array(templates, np.int64), np.array(media, np.int64), points, scores)
 

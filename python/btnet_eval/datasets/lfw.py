@@ -11,25 +11,18 @@ import os
 
 import numpy as np
 
-from btnet_eval.base import DataError, Problems
-from btnet_eval.datasets.images import NamedImages
-from btnet_eval.datasets.lists import at_line, known_pairs, read_lines
+from btnet_eval.base import DataError
+from btnet_eval.datasets.lists import at_line, read_lines
 from btnet_eval.verification import Pairs
 
 _Row = tuple[str, str, bool]
 
 
-def read_pairs(path: str | os.PathLike[str], images: NamedImages, problems: Problems, *, suffix: str = ".jpg") -> Pairs:
-    """Read a pairs.txt. Folds count from 0.
+def read_pairs(path: str | os.PathLike[str], *, suffix: str = ".jpg") -> Pairs:
+    """Read a pairs.txt, or XQLFW's xqlfw_pairs.txt. Folds count from 0; pair i is in line i + 2.
 
-    Args:
-        path: The file, or XQLFW's xqlfw_pairs.txt.
-        images: The folder with a folder for each person.
-        problems: Told of pairs of which an image is missing; they are left out.
-        suffix: How the images' names end; some aligned copies of LFW are .png.
-
-    Raises:
-        DataError: A line that is not as above, a file with more or fewer of them, or no pair with both images.
+    suffix: how the images' names end; some aligned copies of LFW are .png. Raises DataError for a line that is not as
+    above, and for a file with more or fewer of them.
     """
     lines = read_lines(path)
     folds, kind = _read_header(path, lines)
@@ -48,7 +41,7 @@ def read_pairs(path: str | os.PathLike[str], images: NamedImages, problems: Prob
         raise DataError(
             f"{at_line(path, first)}: in this line and the {2 * kind - 1} that follow not {kind} of each kind"
         )
-    return known_pairs(pairs, images, lambda pair: at_line(path, pair + 2), problems)
+    return pairs
 
 
 def _read_header(path: str | os.PathLike[str], lines: list[str]) -> tuple[int, int]:

@@ -20,14 +20,14 @@ def write_model(path: Path, shape: tuple[int | str, ...] = ("N", 3, 112, 112), s
         helper.make_node("Conv", ["pixels", "weight"], ["patches"], kernel_shape=[56, 56], strides=[56, 56]),
         helper.make_node("Flatten", ["patches"], ["embedding"]),
     ]
-    return save(path, nodes, [("pixels", shape)], [("embedding", (shape[0], DIM))], {"weight": weight})
+    return save(path, nodes, {"pixels": shape}, {"embedding": (shape[0], DIM)}, {"weight": weight})
 
 
 def save(
     path: Path,
     nodes: list[onnx.NodeProto],
-    inputs: list[tuple[str, tuple[int | str, ...]]],
-    outputs: list[tuple[str, tuple[int | str, ...]]],
+    inputs: dict[str, tuple[int | str, ...]],
+    outputs: dict[str, tuple[int | str, ...]],
     tensors: dict[str, NDArray[Any]] | None = None,
     element: int = TensorProto.FLOAT,
 ) -> Path:
@@ -36,9 +36,9 @@ def save(
         initializers.append(numpy_helper.from_array(array if array.dtype == np.int64 else array.astype("f4"), name))
     graph = helper.make_graph(
         nodes,
-        "teacher",
-        [helper.make_tensor_value_info(name, element, shape) for name, shape in inputs],
-        [helper.make_tensor_value_info(name, element, shape) for name, shape in outputs],
+        "faces",
+        [helper.make_tensor_value_info(name, element, shape) for name, shape in inputs.items()],
+        [helper.make_tensor_value_info(name, element, shape) for name, shape in outputs.items()],
         initializers,
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)

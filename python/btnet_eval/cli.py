@@ -1,0 +1,201 @@
+"""The command btnet-eval. Everything but typer is imported only by the subcommands that need it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from btnet_eval import cli_faces, cli_figures
+from btnet_eval.cli_session import (
+    Out,
+    Resolutions,
+    file_digest,
+    finish,
+    measuring,
+    open_faces,
+    open_run,
+    parse_resolutions,
+)
+from btnet_ext.commands import Command
+from btnet_ext.errors import BtnetError
+
+if TYPE_CHECKING:
+    from btnet_eval.datasets.pairs import PairSet
+    from btnet_eval.recommendations import LabeledPairs, LabeledPeople
+    from btnet_eval.session import Session
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+# Modules that come with the extra "eval".
+_MODULES = ("faiss", "markdown_it", "matplotlib", "scipy", "sklearn", "threadpoolctl")
+
+PairsFile = Annotated[
+    Path, typer.Argument(metavar="PAIRS", help="FILE.bin of insightface, pairs.txt of LFW or XQLFW, or a table, .tsv.")
+]
+PairsImages = Annotated[
+    Path | None, typer.Option("--images", "-i", help="Folder or zip with the images; a .bin has its own.")
+]
+
+
+@app.callback()
+def _group() -> None:
+    """Measure face models at many resolutions, and write reports."""
+
+
+@app.command()
+@measuring
+def verify(
+    session: "Session", pairs: PairsFile, images: PairsImages = None, resolutions: Resolutions = "112,56,28,14,7"
+) -> Path:
+    """Tell pairs of faces of one person from others, at every two resolutions: accuracy, TAR at FAR, ROC."""
+    from btnet_eval.verify import usable_pairs, write_verification
+
+    with _open_pairs(session, pairs, images) as found:
+        usable = usable_pairs(found.known(session.problems), found.images, session.problems)
+        return write_verification(session, usable, found.images, parse_resolutions(resolutions))
+
+
+@app.command()
+@measuring
+def mixed(
+    session: "Session",
+    pairs: PairsFile,
+    images: PairsImages = None,
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE", help="The resolutions of all images, in one line with commas; may be repeated."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Without --protocol, what the resolutions are drawn from.")] = 0,
+) -> Path:
+    """Tell pairs apart where each image has a resolution of its own: low, mid, high and all of Knoche et al.
+
+    Without --protocol the resolutions are drawn.
+    """
+    from btnet_eval.mixed import MixedPairs, draw_resolutions, usable_mixed, write_mixed
+    from btnet_eval.protocols import read_resolutions
+
+    files = dict(map(_parse_protocol, protocol or []))
+    with _open_pairs(session, pairs, images) as found:
+        count = 2 * len(found.pairs)
+        given = MixedPairs(found.pairs, {name: read_resolutions(file, count) for name, file in files.items()})
+        drawn = given if files else draw_resolutions(found.pairs, seed)
+        session.read.update({str(file): file_digest(file) for file in files.values()})
+        return write_mixed(session, usable_mixed(drawn, found.images, found.place, session.problems), found.images)
+
+
+@app.command()
+@measuring
+def thresholds(
+    session: "Session",
+    labeled: Annotated[
+        Path, typer.Argument(metavar="PAIRS|FOLDER", help="As for verify; or a folder or zip with a folder a person.")
+    ],
+    images: PairsImages = None,
+    resolutions: Annotated[
+        str | None, typer.Option(metavar="R,R", help="[default: those of the model's branches]")
+    ] = None,
+    far: Annotated[
+        list[float] | None, typer.Option(help="False-accept rate; may be repeated. [default: 0.01, 0.001, 0.0001]")
+    ] = None,
+    write: Annotated[bool, typer.Option("--write", help="Put them into the bundle, for btnet compare.")] = False,
+    copy: Annotated[
+        Path | None, typer.Option(metavar="NEW.btnet", help="Put them into a copy of the bundle instead.")
+    ] = None,
+) -> Path:
+    """Recommend a cosine threshold for every two resolutions, at one false-accept rate or several.
+
+    Of a folder, all images of one half are compared with all of the other, which is enough for lower rates.
+    """
+    from btnet_eval.recommendations import FARS, write_recommendations, write_thresholds
+
+    model = session.models[0]
+    if (write or copy) and (len(session.models) > 1 or model.bundle is None):
+        raise typer.BadParameter("--write and --copy are for one bundle")
+    sides = parse_resolutions(resolutions) if resolutions else model.resolutions
+    with _open_labeled(session, labeled, images, sides) as found:
+        page, recommended = write_recommendations(session, found, far or FARS)
+    if (write or copy) and model.bundle is not None:
+        write_thresholds(model.bundle, recommended[model.name], flip=model.flip, out=copy)
+    return page
+
+
+@app.command()
+def gains(
+    model: Annotated[str, typer.Argument(metavar="FILE.json[:NAME]", help="What verify wrote, and of which model.")],
+    phi_hr: Annotated[str, typer.Option(metavar="FILE.json[:NAME]", help="The same of phi_hr, trained on 112 px.")],
+    phi_mr: Annotated[str, typer.Option(metavar="FILE.json[:NAME]", help="Of phi_mr, one network for all.")],
+    phi_mm: Annotated[str, typer.Option(metavar="FILE.json[:NAME]", help="Of phi_mm, a network a resolution.")],
+    out: Out,
+) -> None:
+    """Say how much of the possible improvement over phi_hr a model reaches."""
+    from btnet_eval.gains import write_gains
+
+    with open_run(out, strict=True) as run:
+        files = [_parse_result(text) for text in (model, phi_hr, phi_mr, phi_mm)]
+        finish(run, write_gains(run, *files))
+
+
+for command in (cli_faces.own, cli_faces.identify, cli_faces.templates, cli_faces.survface, cli_faces.tinyface):
+    app.command()(command)
+for command in (cli_faces.scface, cli_figures.upsampling, cli_figures.features, cli_figures.projection):
+    app.command()(command)
+
+
+@contextmanager
+def _open_pairs(session: "Session", pairs: Path, images: Path | None) -> "Iterator[PairSet]":
+    """Yield pairs and their images."""
+    from btnet_eval.datasets.pairs import open_pairs
+
+    session.read[str(pairs)] = file_digest(pairs)
+    with ExitStack() as stack:
+        faces = None if images is None else stack.enter_context(open_faces(session, images))
+        found = open_pairs(pairs, faces)
+        stack.enter_context(found.images)
+        yield found
+
+
+@contextmanager
+def _open_labeled(
+    session: "Session", path: Path, images: Path | None, resolutions: "Sequence[int]"
+) -> "Iterator[LabeledPairs | LabeledPeople]":
+    """Yield pairs, or images with a folder a person."""
+    from btnet_eval.recommendations import LabeledPairs, LabeledPeople
+    from btnet_eval.selection import image_sizes
+    from btnet_eval.verify import usable_pairs
+
+    if path.is_file() and path.suffix.lower() != ".zip":
+        with _open_pairs(session, path, images) as found:
+            usable = usable_pairs(found.known(session.problems), found.images, session.problems)
+            yield LabeledPairs(usable, found.images, resolutions)
+    else:
+        with open_faces(session, path) as faces:
+            names = tuple(image_sizes(faces.names(), faces, session.problems, session.progress))
+            yield LabeledPeople(names, faces, resolutions)
+
+
+def _parse_protocol(text: str) -> tuple[str, Path]:
+    name, equals, file = text.partition("=")
+    if not name or not equals or not file:
+        raise typer.BadParameter(f"--protocol must be NAME=FILE, such as low=low.csv, got {text!r}")
+    return name, Path(file)
+
+
+def _parse_result(text: str) -> tuple[Path, str | None]:
+    """File and model, from FILE.json or FILE.json:NAME."""
+    file, ending, name = text.rpartition(".json")
+    if not ending or (name and not name.startswith(":")):
+        raise typer.BadParameter(f"must be FILE.json or FILE.json:NAME, got {text!r}")
+    return Path(file + ending), name[1:] or None
+
+
+def main() -> None:
+    """Run the command."""
+    Command(app, "btnet-eval", (BtnetError, ValueError, OSError), extra=("eval", _MODULES)).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Subcommands of btnet-eval that search people, or measure templates: own, identify, templates, survface and others."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from btnet_eval.cli_session import Resolutions, file_digest, measuring, open_faces, parse_resolutions
+
+if TYPE_CHECKING:
+    from btnet_eval.session import Session
+
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder or zip, with a folder for each person.")]
+Release = Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of the release, or a zip of it.")]
+Lists = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where its .mat files are, if not in FOLDER.")]
+
+
+@measuring
+def own(
+    session: "Session",
+    folder: Folder,
+    sizes: Annotated[
+        str | None, typer.Option(metavar="S,S", help="In pixels. [default: 112,80,56,40,28,20,14,10,7]")
+    ] = None,
+    far: Annotated[float, typer.Option(help="False-accept rate of the thresholds.")] = 1e-3,
+    rejects: Annotated[float, typer.Option(help="How many genuine pairs may be rejected, as a part of them.")] = 0.05,
+    pairs: Annotated[int, typer.Option(help="At most, of each kind.")] = 20_000,
+    seed: Annotated[int, typer.Option(help="Of the choice of pairs.")] = 0,
+) -> Path:
+    """Measure how small faces of your own may be before they are no longer recognised."""
+    from btnet_eval.own import SIZES, Options, summary, write_own
+    from btnet_eval.report import read_result
+
+    chosen = parse_resolutions(sizes) if sizes else SIZES
+    options = Options(sizes=chosen, far=far, rejects=rejects, most_pairs=pairs, seed=seed)
+    with open_faces(session, folder) as images:
+        page = write_own(session, images, options)
+    typer.echo(summary(read_result(page.with_suffix(".json"))))
+    return page
+
+
+@measuring
+def identify(
+    session: "Session",
+    folder: Folder,
+    resolutions: Resolutions = "112,28,14,7",
+    gallery_images: Annotated[int, typer.Option(min=1, help="The first images of a person, which are enrolled.")] = 3,
+    unmated: Annotated[float, typer.Option(help="The part of the people who are not enrolled.")] = 1 / 3,
+) -> Path:
+    """Search a gallery of people for faces, of whom some are not in it: top-k, and TPIR at FPIR."""
+    from btnet_eval.identify import split_gallery, write_identification
+    from btnet_eval.selection import image_sizes
+
+    with open_faces(session, folder) as images:
+        names = list(image_sizes(images.names(), images, session.problems, session.progress))
+        people = split_gallery(names, session.problems, gallery_images=gallery_images, unmated=unmated)
+        return write_identification(session, images, people, parse_resolutions(resolutions))
+
+
+@measuring
+def templates(
+    session: "Session",
+    meta: Annotated[Path, typer.Argument(metavar="META", help="Folder of the lists, ijbc_... or ijbb_...")],
+    images: Annotated[Path, typer.Option("--images", "-i", help="Folder or zip of the faces.")],
+    resolutions: Resolutions = "112",
+    aligned: Annotated[bool, typer.Option("--aligned", help="The faces are aligned, not loose crops.")] = False,
+    detector_score: Annotated[bool, typer.Option(help="Let faces count by the score of the detector.")] = True,
+    norm_score: Annotated[bool, typer.Option("--norm-score", help="Let longer embeddings count more.")] = False,
+    flip: Annotated[bool, typer.Option(help="Embed mirror images, too.")] = True,
+) -> Path:
+    """Compare and search templates of several images each, as on IJB-B and IJB-C: 1:1 and 1:N.
+
+    What META lacks, the pairs or the lists of 1:N, is not measured.
+    """
+    from btnet_eval.datasets.ijbc import find_lists, read_faces, read_subjects, read_template_pairs
+    from btnet_eval.template_measures import Search
+    from btnet_eval.template_report import Aggregation, TemplateData, usable_faces, write_templates
+
+    lists = find_lists(meta)
+    problems = session.problems
+    with open_faces(session, images) as crops:
+        landmarks = lists.landmarks if detector_score or not aligned else None
+        faces = read_faces(lists.faces, crops, problems, landmarks=landmarks, aligned=aligned)
+        faces = usable_faces(faces, crops, problems)
+        pairs = read_template_pairs(lists.pairs, faces.templates, problems) if lists.pairs else None
+        search = None
+        if lists.galleries and lists.probes:
+            galleries = [read_subjects(path, faces.templates, problems) for path in lists.galleries]
+            search = Search(galleries, read_subjects(lists.probes, faces.templates, problems))
+        data = TemplateData(faces, crops, pairs, search)
+        session.read.update({str(path): file_digest(path) for path in lists.found})
+        return write_templates(
+            session, data, parse_resolutions(resolutions), Aggregation(detector_score, norm_score, flip)
+        )
+
+
+@measuring
+def survface(session: "Session", folder: Release, lists: Lists = None) -> Path:
+    """Search QMUL-SurvFace's gallery: TPIR20 at FPIR and AUC, for all nine ways to select a branch by the size."""
+    from btnet_eval.datasets.survface import read_identification
+    from btnet_eval.small_faces import write_survface
+
+    with open_faces(session, folder) as images:
+        return write_survface(session, images, read_identification(lists or folder, images, session.problems))
+
+
+@measuring
+def tinyface(session: "Session", folder: Release, lists: Lists = None) -> Path:
+    """Search TinyFace's gallery and its distractors: rank-k and mAP. FOLDER is the release's Testing_Set."""
+    from btnet_eval.datasets.tinyface import read_tinyface
+    from btnet_eval.small_faces import write_tinyface
+
+    with open_faces(session, folder) as images:
+        return write_tinyface(session, images, read_tinyface(lists or folder, images, session.problems))
+
+
+@measuring
+def scface(
+    session: "Session",
+    folder: Release,
+    fine_tuned: Annotated[
+        bool, typer.Option("--fine-tuned", help="Leave out the first 50 people, on whom models are fine-tuned.")
+    ] = False,
+) -> Path:
+    """Search SCface's mugshots for the images of its cameras: rank-1 at three distances."""
+    from btnet_eval.datasets.scface import read_scface
+    from btnet_eval.small_faces import write_scface
+
+    with open_faces(session, folder) as images:
+        people = range(51, 131) if fine_tuned else None
+        return write_scface(session, images, read_scface(images, session.problems, people=people))

@@ -1,0 +1,183 @@
+"""The options that all measurements of btnet-eval have, and the session that is made of them."""
+
+import functools
+import hashlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from btnet_eval.datasets.images import NamedImages
+    from btnet_eval.models import Preprocessing
+    from btnet_eval.session import Progress, Run, Session
+
+
+class Color(str, Enum):
+    """Order of an ONNX model's channels."""
+
+    rgb = "rgb"
+    bgr = "bgr"
+
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the report.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Stop at the first problem with the data; else the report counts them.")
+]
+Resolutions = Annotated[str, typer.Option(metavar="R,R", help="In pixels, from 112 down.")]
+Mean = Annotated[str, typer.Option(metavar="X,X,X", help="Of an ONNX model's input, in units of 0 to 255.")]
+Std = Annotated[str, typer.Option(metavar="X,X,X", help="Of an ONNX model's input, in units of 0 to 255.")]
+Channels = Annotated[Color, typer.Option(help="Order of an ONNX model's channels.")]
+HALF = "127.5,127.5,127.5"
+
+
+def measuring(command: Callable[..., Path]) -> Callable[..., None]:
+    """Make a subcommand of a function that takes a `Session` first and returns the path of its report.
+
+    It has the options of `open_session` besides the function's own, and prints the path. A function with an option
+    `flip` of its own embeds mirror images itself, and gets models that do not, and whose embeddings have their lengths.
+    """
+    own = list(inspect.signature(command).parameters.values())[1:]
+    taken = {parameter.name for parameter in own}
+    shared = [p for p in inspect.signature(open_session).parameters.values() if p.name not in {*taken, "normalize"}]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        options = {parameter.name: given.pop(parameter.name) for parameter in shared}
+        if "flip" in taken:
+            options |= {"flip": False, "normalize": False}
+        with open_session(**options) as session:
+            finish(session, command(session, **given))
+
+    # Only by keyword may one that is required follow one that is not.
+    options = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in (*own, *shared)]
+    run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    run.__annotations__ = {option.name: option.annotation for option in options}
+    return run
+
+
+def finish(run: "Run", page: Path) -> None:
+    """Say what was left out, and print the path of a report."""
+    if run.problems.count:
+        count, first = run.problems.count, " ".join(run.problems.messages[0].split())
+        typer.echo(f"btnet-eval: warning: {count} problems with the data, the first one: {first}", err=True)
+    typer.echo(page)
+
+
+@contextmanager
+def open_session(
+    out: Out,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", help="A bundle by name or path, or FILE.onnx; may be repeated. [default: res50]"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto; an ONNX model runs on the CPU.")] = "cpu",
+    precision: Annotated[str, typer.Option(help="Of bundles: f32, bf16 or int8; on a GPU f32, f16 or int8.")] = "f32",
+    flip: Annotated[bool, typer.Option(help="Add the embedding of the mirror image.")] = True,
+    mean: Mean = HALF,
+    std: Std = HALF,
+    color: Channels = Color.rgb,
+    strict: Strict = False,
+    normalize: bool = True,
+) -> "Iterator[Session]":
+    """Yield a session with the models opened, and a progress bar on a terminal; normalize is no option."""
+    from btnet_eval.base import Problems
+    from btnet_eval.cache import EmbeddingCache
+    from btnet_eval.models import open_model
+    from btnet_eval.session import Session
+    from btnet_ext._native import core
+
+    preprocessing = parse_preprocessing(mean, std, color)
+    models = [
+        open_model(name, flip=flip, normalize=normalize, preprocessing=preprocessing)
+        if name.endswith(".onnx")
+        else open_model(name, device=device, precision=precision, flip=flip, normalize=normalize)
+        for name in model or ["res50"]
+    ]
+    cache = EmbeddingCache(core.cache_folder() / "embeddings")
+    with progress_bars() as progress:
+        yield Session(
+            models=models,
+            cache=cache,
+            out=out,
+            command=command_line(),
+            problems=Problems(strict=strict),
+            progress=progress,
+        )
+
+
+@contextmanager
+def open_run(out: Path, strict: bool) -> "Iterator[Run]":
+    """Yield a run that measures no model."""
+    from btnet_eval.base import Problems
+    from btnet_eval.session import Run
+
+    with progress_bars() as progress:
+        yield Run(out=out, command=command_line(), problems=Problems(strict=strict), progress=progress)
+
+
+@contextmanager
+def open_faces(run: "Run", path: Path) -> "Iterator[NamedImages]":
+    """Yield the images of a folder or an archive, whose digest goes into the report."""
+    from btnet_eval.datasets.images import open_images
+
+    with open_images(path) as images:
+        run.read[str(path)] = images.digest(images.names())
+        yield images
+
+
+def command_line() -> list[str]:
+    """The command line of this process, for reports."""
+    return ["btnet-eval", *sys.argv[1:]]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal. Raises OSError."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def parse_preprocessing(mean: str, std: str, color: Color) -> "Preprocessing":
+    """What an ONNX model is given, from the options. Raises typer.BadParameter."""
+    from btnet_eval.models import Preprocessing
+
+    return Preprocessing(_three_numbers("--mean", mean), _three_numbers("--std", std), color.value)
+
+
+def parse_resolutions(text: str) -> list[int]:
+    """Resolutions in pixels, from "112,28". Raises typer.BadParameter."""
+    try:
+        return [int(resolution) for resolution in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"--resolutions must be numbers with commas, got {text!r}") from None
+
+
+def _three_numbers(option: str, text: str) -> tuple[float, float, float]:
+    try:
+        first, second, third = map(float, text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"{option} must be three numbers with commas, got {text!r}") from None
+    return first, second, third
+
+
+@contextmanager
+def progress_bars() -> "Iterator[Progress]":
+    """Yield what shows on a terminal how far everything is."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    tasks: dict[str, TaskID] = {}
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done)
+
+        yield show

@@ -1,0 +1,295 @@
+"""Recommended thresholds for every pair of resolutions: measured on labelled pairs, reported, kept in a bundle.
+
+A threshold at a FAR is recommended only if there are 1 / FAR impostor pairs at least, that is, if the FAR lets one of
+them in. That is the least; for a FAR to be known within about 30 %, thirty have to be let in (Doddington et al., The
+NIST speaker recognition evaluation, 2000). Between two resolutions each pair gives two scores, but these are of the
+same images, so that the pairs are counted and not the scores.
+"""
+
+import errno
+import json
+import math
+import os
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations_with_replacement
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from btnet_eval.base import DataError
+from btnet_eval.cache import EmbeddingCache
+from btnet_eval.datasets.images import NamedImages
+from btnet_eval.models import Model
+from btnet_eval.report import Cell, Section
+from btnet_eval.roc import Threshold
+from btnet_eval.session import Progress, Session, embed_at
+from btnet_eval.thresholds import Table, table, table_of_people
+from btnet_eval.verification import Pairs
+from btnet_eval.verify import embed_pairs
+from btnet_ext import Bundle, InvalidOption
+from btnet_ext.compare import pair_name
+from btnet_ext.whole_files import whole_file
+
+FARS = (1e-2, 1e-3, 1e-4)
+
+_MODEL_FILE = "model.json"
+_CHUNK = 2**24  # bytes copied at a time
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@dataclass(frozen=True)
+class Recommendations:
+    """What labelled pairs say about one model.
+
+    thresholds: by FAR, and by pair of resolutions as `pair_name` writes it. left_out: the FARs that there are too few
+    impostor pairs for. impostors: the number of impostor pairs.
+    """
+
+    thresholds: Mapping[float, Mapping[str, Threshold]]
+    left_out: tuple[float, ...]
+    impostors: int
+
+
+def allows(impostors: int, far: float) -> bool:
+    """Tell whether so many impostor pairs are enough for a threshold at this FAR: 1 / far of them."""
+    return impostors > 0 and 1 / impostors <= far
+
+
+@dataclass(frozen=True)
+class LabeledPairs:
+    """Pairs of images. resolutions: in pixels, what the images are presented at."""
+
+    pairs: Pairs
+    images: NamedImages
+    resolutions: Sequence[int]
+
+    @property
+    def impostors(self) -> int:
+        """How many pairs are of different persons."""
+        return int((~self.pairs.same).sum())
+
+    @property
+    def genuine(self) -> int:
+        """How many pairs are of one person."""
+        return len(self.pairs) - self.impostors
+
+    def table(self, model: Model, fars: Sequence[float], cache: EmbeddingCache, progress: Progress | None) -> Table:
+        """`thresholds.table` of the pairs."""
+        rows = embed_pairs(model, self.pairs, self.images, self.resolutions, cache, progress)
+        return table(rows.first, rows.second, self.pairs.same, fars)
+
+
+@dataclass(frozen=True)
+class LabeledPeople:
+    """Images with a folder a person: the images are dealt into two halves, and all of one are compared with all others.
+
+    names: PERSON/FILE. So that no image meets itself, the images of a person go to the halves in turn.
+    """
+
+    names: Sequence[str]
+    images: NamedImages
+    resolutions: Sequence[int]
+
+    @cached_property
+    def impostors(self) -> int:
+        """How many pairs are of different persons."""
+        first, second = self._halves
+        return len(first) * len(second) - self.genuine
+
+    @cached_property
+    def genuine(self) -> int:
+        """How many pairs are of one person."""
+        counts = [Counter(self._persons[half].tolist()) for half in self._halves]
+        return sum(count * counts[1][person] for person, count in counts[0].items())
+
+    def table(self, model: Model, fars: Sequence[float], cache: EmbeddingCache, progress: Progress | None) -> Table:
+        """`thresholds.table_of_people` of the halves."""
+        rows = embed_at(model, self.images, self.names, self.resolutions, cache, progress)
+        first, second = ((self._persons[half], {r: at[half] for r, at in rows.items()}) for half in self._halves)
+        return table_of_people(*first, *second, fars)
+
+    @cached_property
+    def _persons(self) -> NDArray[np.str_]:
+        return np.array([name.rpartition("/")[0] for name in self.names])
+
+    @cached_property
+    def _halves(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        seen: Counter[str] = Counter()
+        places = np.empty(len(self.names), np.int64)
+        for place, person in enumerate(self._persons.tolist()):
+            places[place] = seen[person] % 2
+            seen[person] += 1
+        return np.flatnonzero(places == 0), np.flatnonzero(places == 1)
+
+
+def recommend_thresholds(
+    model: Model,
+    labeled: LabeledPairs | LabeledPeople,
+    cache: EmbeddingCache,
+    progress: Progress | None = None,
+    *,
+    fars: Sequence[float] = FARS,
+) -> Recommendations:
+    """Measure a model between all of the resolutions, at all of fars, each above 0 and below 1.
+
+    For a bundle, the resolutions are those of the model: `write_thresholds` takes no others. Raises what
+    `EmbeddingCache.rows` raises, InvalidOption for other fars, and DataError if not both kinds of pairs are there.
+    """
+    if not fars or not all(0 < far < 1 for far in fars):
+        raise InvalidOption(f"fars must be one or more numbers above 0 and below 1, not {list(fars)}")
+    impostors = labeled.impostors
+    if not impostors or not labeled.genuine:
+        where = labeled.images.where
+        raise DataError(f"{where}: pairs of both kinds are needed, of one person and of different ones")
+    allowed = [far for far in fars if allows(impostors, far)]
+    found = labeled.table(model, allowed, cache, progress)
+    thresholds = {
+        far: {pair_name(*pair): of_pair[place] for pair, of_pair in found.items()} for place, far in enumerate(allowed)
+    }
+    return Recommendations(thresholds, tuple(far for far in fars if far not in allowed), impostors)
+
+
+def write_recommendations(
+    session: Session, labeled: LabeledPairs | LabeledPeople, fars: Sequence[float] = FARS
+) -> tuple[Path, dict[str, Recommendations]]:
+    """Measure all models, write OUT/thresholds.json, .md and .html, a table for each FAR.
+
+    Returns the page's path, and what was found by model. Raises what `recommend_thresholds` raises, and OSError.
+    """
+    found = {
+        model.name: recommend_thresholds(model, labeled, session.cache, session.progress, fars=fars)
+        for model in session.models
+    }
+    numbers = {
+        name: {
+            "impostors": of_model.impostors,
+            "left_out": of_model.left_out,
+            "far": {_far_name(far): dict(pairs) for far, pairs in of_model.thresholds.items()},
+        }
+        for name, of_model in found.items()
+    }
+    sections = [_section(far, found) for far in fars]
+    return session.report("thresholds", "Thresholds", numbers, sections), found
+
+
+def write_thresholds(bundle: Path, found: Recommendations, *, flip: bool, out: Path | None = None) -> Path:
+    """Write thresholds into a bundle's model.json, whole or not at all, for `btnet compare`; return the bundle's path.
+
+    They take the place of all thresholds that were there; nothing else of model.json changes. FARs that were left out
+    are not written, and `btnet compare` refuses them. Two resolutions between which hardly anybody is recognised are
+    written with the TAR that they have, by which `btnet compare` says "too small to tell".
+
+    The bundle gets another digest, since that is the SHA-256 of model.json. It gives the same embeddings, but what was
+    kept under the old digest is not found any more: an engine compiles its networks again, TensorRT plans are to be
+    built again, and `EmbeddingCache` embeds again. What was kept under the old digest stays where it is, until somebody
+    deletes it.
+
+    Args:
+        bundle: the bundle's folder; it must be the one that found was measured with.
+        found: for the resolutions of the bundle's branches.
+        flip: whether found was measured with flip-summed embeddings.
+        out: where a copy of the bundle goes, which gets the thresholds in its place; nothing may be there. None: the
+            bundle itself is changed.
+
+    Raises:
+        BundleError: it is no bundle.
+        DataError: there is no threshold to write.
+        InvalidOption: found is for other resolutions than the bundle's.
+        OSError: from the file system; it says so if the bundle can only be read.
+    """
+    opened = Bundle.open(bundle)
+    if not found.thresholds:
+        raise DataError(
+            f"there is no threshold to write: {found.impostors} impostor pairs are too few for a FAR of "
+            f"{' or '.join(f'{far:g}' for far in found.left_out)}"
+        )
+    expected = {pair_name(*pair) for pair in combinations_with_replacement(opened.resolutions, 2)}
+    for far, pairs in found.thresholds.items():
+        if pairs.keys() != expected:
+            raise InvalidOption(
+                f"found must be for the pairs {', '.join(sorted(expected))} of {bundle}, "
+                f"not {', '.join(sorted(pairs))} at a FAR of {far:g}"
+            )
+    rows = {
+        _far_name(far): {pair: {"cosine": t.value, "tar": t.tar} for pair, t in pairs.items()}
+        for far, pairs in found.thresholds.items()
+    }
+    model = opened.metadata | {"thresholds": {"flip": flip, "far": rows}}
+    content = (json.dumps(model, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    if out is None:
+        _replace(bundle, content)
+        return bundle
+    _copy(bundle, out, content)
+    return out
+
+
+def _section(far: float, found: Mapping[str, Recommendations]) -> Section:
+    title = f"FAR {far:g}"
+    impostors = next(iter(found.values())).impostors
+    if not allows(impostors, far):
+        return Section(
+            title, [], [], f"Left out: {impostors:,} impostor pairs are too few, since {_needed(far):,} are needed."
+        )
+    rows: list[list[Cell]] = [
+        [name, pair, threshold.value, threshold.far, threshold.tar, threshold.impostors]
+        for name, of_model in found.items()
+        for pair, threshold in of_model.thresholds[far].items()
+    ]
+    return Section(
+        title,
+        ["model", "resolutions", "threshold", "FAR reached", "TAR reached", "impostors"],
+        rows,
+        f"The least cosine similarity that counts as the same person, from {impostors:,} impostor pairs; between two "
+        "resolutions, pairs that were given count in both directions. Where the TAR is below 0.5, btnet compare says "
+        "too small to tell.",
+    )
+
+
+def _needed(far: float) -> int:
+    return next(count for count in (math.floor(1 / far), math.floor(1 / far) + 1) if allows(count, far))
+
+
+def _far_name(far: float) -> str:
+    """Such that float() gives the same number."""
+    return repr(float(far))
+
+
+def _replace(bundle: Path, content: bytes) -> None:
+    try:
+        with whole_file(bundle / _MODEL_FILE) as append:
+            append(content)
+    except OSError as error:
+        if error.errno not in _NOT_ALLOWED:
+            raise
+        why = os.strerror(error.errno)
+        raise OSError(
+            error.errno, f"{bundle} cannot be changed ({why}): thresholds can be written into a copy, elsewhere"
+        ) from error
+
+
+def _copy(bundle: Path, out: Path, content: bytes) -> None:
+    """Copy all files of a bundle but model.json. Copies, not links: who changes one of them does not change both."""
+    if out.exists() or out.is_symlink():
+        raise FileExistsError(f"{out} exists: it is not overwritten")
+    part = out.with_name(f".{out.name}.{uuid.uuid4().hex}")
+    try:
+        part.mkdir()
+        for file in bundle.iterdir():
+            if file.is_file() and file.name != _MODEL_FILE and not file.name.startswith("."):
+                with file.open("rb") as source, whole_file(part / file.name) as append:
+                    while chunk := source.read(_CHUNK):
+                        append(chunk)
+        with whole_file(part / _MODEL_FILE) as append:
+            append(content)
+        part.rename(out)
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else error
+        raise OSError(error.errno, f"{out} cannot be written ({why})") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

@@ -1,0 +1,92 @@
+"""What every report is made with: models, their embeddings on disk, what was read and left out, where it all goes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from matplotlib.figure import Figure
+
+from btnet_eval.base import Problems, Rows
+from btnet_eval.cache import EmbeddingCache, Images
+from btnet_eval.datasets.images import NamedImages
+from btnet_eval.models import Model
+from btnet_eval.plots import save
+from btnet_eval.report import Section, write_report, write_result
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Is told what is being done, how much of it is done, and of how much."""
+
+
+def embed_at(
+    model: Model,
+    images: NamedImages,
+    names: Sequence[str],
+    resolutions: Sequence[int],
+    cache: EmbeddingCache,
+    progress: Progress | None = None,
+) -> dict[int, Rows]:
+    """The embeddings (len(names), D) of named images, by resolution. Raises as `EmbeddingCache.rows`, and DataError."""
+    task = Images(images.digest(names), len(names), lambda index: images.read(names[index]))
+    found = {}
+    for resolution in resolutions:
+        report = None if progress is None else partial(progress, f"{model.name} at {resolution} px")
+        found[resolution] = cache.rows(model, task, resolution, progress=report)
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run of a command, and what is to stand in its report.
+
+    out: folder of the report, made where it is missing. command: the command line, program first. problems: told of
+    what is left out. progress: told of every step, or None. read: digests of what was read, by name; whoever reads
+    adds to it.
+    """
+
+    out: Path
+    command: Sequence[str]
+    problems: Problems = field(default_factory=Problems)
+    progress: Progress | None = None
+    read: dict[str, str] = field(default_factory=dict)
+
+    def draw(self, name: str, figure: Figure) -> str:
+        """Save a figure as OUT/NAME.png and .svg; return the PNG's name, for `Section`. Raises OSError."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        png, _ = save(figure, self.out / name)
+        return png.name
+
+    def write(
+        self, name: str, kind: str, numbers: Mapping[str, Any], sections: Sequence[Section], models: Mapping[str, str]
+    ) -> Path:
+        """Write OUT/NAME.json, .md and .html, as `report.write_result`; return the page's path.
+
+        models: digest by name. Raises ValueError for what JSON cannot hold, and OSError.
+        """
+        self.out.mkdir(parents=True, exist_ok=True)
+        path = self.out / f"{name}.json"
+        write_result(path, kind, numbers, self.problems, models, self.read, self.command, sections=sections)
+        return write_report(path)[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session(Run):
+    """A run that measures models.
+
+    models: with a name of its own each. cache: of their embeddings. Raises ValueError for no model, and for two of one
+    name.
+    """
+
+    models: Sequence[Model]
+    cache: EmbeddingCache
+
+    def __post_init__(self) -> None:
+        names = [model.name for model in self.models]
+        if not names or len(set(names)) != len(names):
+            given = ", ".join(names) or "none"
+            raise ValueError(f"models must be one or more, each with a name of its own, not {given}")
+
+    def report(self, name: str, kind: str, numbers: Mapping[str, Any], sections: Sequence[Section]) -> Path:
+        """`write` with the models of the session."""
+        return self.write(name, kind, numbers, sections, {model.name: model.digest for model in self.models})

@@ -1,0 +1,178 @@
+"""Measures models on the public 1:N benchmarks of faces that are small by nature, and writes the results as reports.
+
+Images count at the size they have: a model of several networks is shown each at the resolution that a strategy of
+branch selection gives for it (`btnet_eval.selection`), resized to a square; a model of one network resizes them itself.
+They are to be faces, cut out as in the releases or aligned; nothing is detected here.
+
+The tables have a row for each model and strategy, in percent; the numbers in the JSON are 0..1. Images that cannot be
+decoded are left out, and with the last one of a person in the gallery the person's probes; the report counts them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from btnet_eval.base import DataError, Rows
+from btnet_eval.datasets.images import NamedImages
+from btnet_eval.datasets.lists import Labeled, with_mates
+from btnet_eval.datasets.scface import METERS, SCface
+from btnet_eval.datasets.survface import OpenSet
+from btnet_eval.datasets.tinyface import TinyFace
+from btnet_eval.identification import identify, mean_average_precision
+from btnet_eval.identify import counts_section, percent, search_prototypes
+from btnet_eval.report import Section
+from btnet_eval.selection import DEFAULT, STRATEGIES, Strategy, embed_selected, image_sizes
+from btnet_eval.session import Session
+
+SURVFACE_FPIRS = (0.3, 0.2, 0.1, 0.01)
+SURVFACE_RANK = 20
+TINYFACE_RANKS = (1, 5, 10, 20, 50)
+
+_RowsOf: TypeAlias = Callable[[Sequence[str]], Rows]
+"""Embeddings of named images."""
+
+_Numbers: TypeAlias = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""By model, strategy and column of the table."""
+
+
+def write_survface(
+    session: Session,
+    images: NamedImages,
+    people: OpenSet,
+    *,
+    strategies: Sequence[Strategy] = STRATEGIES,
+) -> Path:
+    """Measure QMUL-SurvFace 1:N, write OUT/survface.json, .md and .html; return the page's path.
+
+    The gallery has one embedding a person, the mean of the person's embeddings; TPIR20 counts mated probes whose person
+    is among the first 20; AUC is the area under TPIR20 against FPIR (see `btnet_eval.identification`). So BTNet's
+    program has it, eval_survface_1n_multi_reso.py, but for two things: it takes means of embeddings before they have
+    the length 1, and the nearest of 1,000 thresholds. people: as `datasets.survface.read_identification` reads them.
+
+    Raises DataError if no image of one of the three kinds can be decoded; what `EmbeddingCache.rows` raises; ValueError
+    for unknown strategies, and none; and OSError.
+    """
+    names = (*people.gallery.names, *people.mated.names, *people.unmated)
+    sizes = image_sizes(names, images, session.problems, session.progress)
+    gallery = _decoded(people.gallery, sizes)
+    mated = with_mates(_decoded(people.mated, sizes), gallery, session.problems)
+    left = OpenSet(gallery, mated, tuple(name for name in people.unmated if name in sizes))
+    if not left.unmated:
+        raise DataError(f"{images.where}: no image of an unmated probe can be decoded")
+
+    def measure(rows: _RowsOf) -> dict[str, float]:
+        found = search_prototypes(left, rows(gallery.names), rows([*mated.names, *left.unmated]))
+        rates = {f"TPIR20 at FPIR {fpir:g}": found.tpir(fpir, SURVFACE_RANK) for fpir in SURVFACE_FPIRS}
+        return rates | {"AUC": found.auc(SURVFACE_RANK)}
+
+    numbers = _measure(session, images, sizes, strategies, measure)
+    note = "Percent. TPIR20: mated probes whose person is among the first 20, at the lowest threshold with that FPIR."
+    sections = [counts_section(left), _table("Open-set identification", note, numbers)]
+    return session.report("survface", "QMUL-SurvFace, 1:N", numbers, sections)
+
+
+def write_tinyface(
+    session: Session,
+    images: NamedImages,
+    people: TinyFace,
+    *,
+    strategies: Sequence[Strategy] = (DEFAULT,),
+) -> Path:
+    """Measure TinyFace, write OUT/tinyface.json, .md and .html; return the page's path.
+
+    Each image of the gallery counts for itself, and the distractors stand beside it: rank-1, 5, 10, 20 and 50, and the
+    mean average precision, as the release's own program has them. people: as `datasets.tinyface.read_tinyface` reads
+    them. Raises as `write_survface`, distractors aside, of which there may be none.
+    """
+    names = (*people.gallery.names, *people.probes.names, *people.distractors)
+    sizes = image_sizes(names, images, session.problems, session.progress)
+    gallery = _decoded(people.gallery, sizes)
+    probes = with_mates(_decoded(people.probes, sizes), gallery, session.problems)
+    distractors = [name for name in people.distractors if name in sizes]
+    ids = np.append(gallery.identities, np.full(len(distractors), gallery.identities.min() - 1))
+
+    def measure(rows: _RowsOf) -> dict[str, float]:
+        searched = rows([*gallery.names, *distractors]), ids, rows(probes.names), probes.identities
+        found = identify(*searched, max_rank=max(TINYFACE_RANKS))
+        return {f"rank-{k}": found.top(k) for k in TINYFACE_RANKS} | {"mAP": mean_average_precision(*searched)}
+
+    numbers = _measure(session, images, sizes, strategies, measure)
+    columns = ["people in the gallery", "images in the gallery", "distractors", "probes"]
+    counts = [len({*gallery.identities.tolist()}), len(gallery), len(distractors), len(probes)]
+    sections = [
+        Section("Gallery and probes", columns, [counts], "All probes are mated. Nobody in a distractor is in a probe."),
+        _table("Closed-set identification", "Percent of the probes, and the mean average precision.", numbers),
+    ]
+    return session.report("tinyface", "TinyFace", numbers, sections)
+
+
+def write_scface(
+    session: Session,
+    images: NamedImages,
+    people: SCface,
+    *,
+    strategies: Sequence[Strategy] = (DEFAULT,),
+) -> Path:
+    """Measure SCface, write OUT/scface.json, .md and .html; return the page's path.
+
+    Mugshots are searched for the images at each distance, apart: rank-1, and its mean over the distances. people: as
+    `datasets.scface.read_scface` sorts them. Raises as `write_survface`, the distances being the kinds.
+    """
+    names = (*people.gallery.names, *(name for probes in people.probes.values() for name in probes.names))
+    sizes = image_sizes(names, images, session.problems, session.progress)
+    gallery = _decoded(people.gallery, sizes)
+    probes_at = {
+        distance: with_mates(_decoded(probes, sizes), gallery, session.problems)
+        for distance, probes in people.probes.items()
+    }
+
+    def measure(rows: _RowsOf) -> dict[str, float]:
+        searched = rows(gallery.names), gallery.identities
+        rates = {
+            f"{METERS[distance]:.1f} m": identify(*searched, rows(probes.names), probes.identities, max_rank=1).top(1)
+            for distance, probes in probes_at.items()
+        }
+        return rates | {"mean": float(np.mean(list(rates.values())))}
+
+    numbers = _measure(session, images, sizes, strategies, measure)
+    columns = ["mugshots", *(f"probes at {METERS[distance]:.1f} m" for distance in probes_at)]
+    sections = [
+        Section("Gallery and probes", columns, [[len(gallery), *map(len, probes_at.values())]]),
+        _table("Rank-1 by distance", "Percent of the probes.", numbers),
+    ]
+    return session.report("scface", "SCface", numbers, sections)
+
+
+def _decoded(labeled: Labeled, sizes: Mapping[str, tuple[int, int]]) -> Labeled:
+    """Those of which the size is known, because they can be decoded."""
+    kept = [row for row, name in enumerate(labeled.names) if name in sizes]
+    if not kept:
+        raise DataError(f"{labeled.names[0]}: neither this image nor any other of its kind can be decoded")
+    return Labeled(tuple(labeled.names[row] for row in kept), labeled.identities[kept])
+
+
+def _measure(
+    session: Session,
+    images: NamedImages,
+    sizes: Mapping[str, tuple[int, int]],
+    strategies: Sequence[Strategy],
+    measure: Callable[[_RowsOf], dict[str, float]],
+) -> dict[str, dict[str, dict[str, float]]]:
+    numbers = {}
+    for model in session.models:
+        selected = embed_selected(model, images, sizes, strategies, session.cache, session.progress)
+        numbers[model.name] = {strategy: measure(partial(selected.of, strategy)) for strategy in selected.places}
+    return numbers
+
+
+def _table(title: str, note: str, numbers: _Numbers) -> Section:
+    rows = [
+        [model, strategy, *map(percent, values.values())]
+        for model, by_strategy in numbers.items()
+        for strategy, values in by_strategy.items()
+    ]
+    columns = next(iter(next(iter(numbers.values())).values()))
+    return Section(title, ["model", "selection", *columns], rows, note)

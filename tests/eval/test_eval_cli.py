@@ -1,0 +1,340 @@
+"""The command btnet-eval: every subcommand on small sets of stand-in faces, through a real bundle and an ONNX file."""
+
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import pytest
+from dataset_files import png, write_images, write_labeled
+from test_datasets_lfw import PEOPLE, TWO_FOLDS
+
+from btnet_eval import cli
+from btnet_eval.verification import accuracy
+from btnet_ext import Bundle, Engine, resize
+from bundle_copies import BundleCopy
+from onnx_files import write_model
+
+Evaluate: TypeAlias = Callable[..., tuple[int, str, list[str]]]
+
+SEED = 41
+
+
+@pytest.fixture
+def evaluate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Evaluate:
+    """Run the command in this process with a cache of its own; exit code, stdout, lines of stderr without its name."""
+    monkeypatch.setenv("BTNET_CACHE", str(tmp_path / "cache"))
+
+    def run(*arguments: object) -> tuple[int, str, list[str]]:
+        monkeypatch.setattr(sys, "argv", ["btnet-eval", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        out, err = capsys.readouterr()
+        lines = err.splitlines()
+        assert all(line.startswith("btnet-eval: ") for line in lines), err
+        return caught.value.code or 0, out, [line.removeprefix("btnet-eval: ") for line in lines]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six persons in folders, four images of 112 px each: a pattern of colours, and noise."""
+    random = np.random.default_rng(SEED)
+    folder = tmp_path_factory.mktemp("people")
+    for person in "abcdef":
+        (folder / person).mkdir()
+        pattern = random.integers(0, 256, (4, 4, 3))
+        for number in range(4):
+            blocks = (pattern + random.normal(0, 60, (4, 4, 3))).clip(0, 255)
+            pixels = np.kron(blocks, np.ones((28, 28, 1))).astype(np.uint8)
+            (folder / person / f"{number}.png").write_bytes(png(pixels))
+    return folder
+
+
+@pytest.fixture
+def table(people: Path, tmp_path: Path) -> Path:
+    """Every pair of images of two persons next to each other in the alphabet, and every pair of one, in two folds."""
+    names = sorted(path.relative_to(people).as_posix() for path in people.rglob("*.png"))
+    lines = ["fold\tpath_a\tpath_b\tsame"]
+    for i, a in enumerate(names):
+        for b in names[i + 1 :]:
+            if ord(b[0]) - ord(a[0]) <= 1:
+                lines.append(f"{len(lines) % 2}\t{a}\t{b}\t{int(a[0] == b[0])}")
+    path = tmp_path / "pairs.tsv"
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.fixture
+def onnx_file(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "colours.onnx")
+
+
+def result_of(out: str) -> dict:
+    """Of the page whose path is the last line."""
+    page = Path(out.splitlines()[-1])
+    assert page.is_file()
+    return json.loads(page.with_suffix(".json").read_text())
+
+
+def test_verify(evaluate: Evaluate, small_bundle: Path, onnx_file: Path, people: Path, table: Path) -> None:
+    out = table.parent / "out"
+    models = "-m", small_bundle, "-m", onnx_file, "--no-flip"
+    code, said, err = evaluate("verify", table, "-i", people, *models, "--resolutions", "28,7", "-o", out)
+    assert (code, err) == (0, [])
+    result = result_of(said)
+    assert result["command"][:2] == ["btnet-eval", "verify"]
+    assert {str(table), str(people)} <= result["data"].keys()
+    numbers = result["numbers"]
+    assert list(numbers) == ["small", "colours"]
+    rows = [line.split("\t") for line in table.read_text().splitlines()[1:]]
+    engine = Engine(small_bundle)
+
+    def rows_at(column: int) -> np.ndarray:
+        from PIL import Image
+
+        shown = [resize(np.asarray(Image.open(people / row[column])), (7, 7)) for row in rows]
+        return engine.embed(shown)
+
+    same, folds = [int(row[3]) for row in rows], [int(row[0]) for row in rows]
+    assert numbers["small"]["7&7"]["mean"] == accuracy(rows_at(1), rows_at(2), same, folds).mean
+    assert numbers["colours"]["28&28"]["mean"] > 0.8
+
+
+def test_lfw_and_bin(evaluate: Evaluate, onnx_file: Path, tmp_path: Path) -> None:
+    names = [f"{name}/{name}_{number:04}.jpg" for name, count in PEOPLE.items() for number in range(1, count + 1)]
+    images = write_images(tmp_path / "lfw", names)
+    (images / names[0]).write_bytes(b"no image")
+    (tmp_path / "pairs.txt").write_text(TWO_FOLDS, encoding="utf-8")
+    options = "-m", onnx_file, "--resolutions", "112", "-o", tmp_path / "out"
+    code, said, err = evaluate("verify", tmp_path / "pairs.txt", "-i", images, *options)
+    assert code == 0
+    assert err[0].startswith("warning: 1 problems with the data, the first one: ")
+    assert "Ann_0001.jpg is not an image" in err[0]
+    assert result_of(said)["problems"]["count"] == 1
+    code, said, err = evaluate("verify", tmp_path / "pairs.txt", "-i", images, *options, "--strict")
+    assert (code, said) == (1, "")
+    assert "Ann_0001.jpg is not an image" in err[0]
+    random = np.random.default_rng(SEED)
+    encoded = [png(random.integers(0, 256, (112, 112, 3), np.uint8)) for _ in range(40)]
+    (tmp_path / "faces.bin").write_bytes(pickle.dumps((encoded, [i % 2 == 0 for i in range(20)])))
+    code, said, err = evaluate("verify", tmp_path / "faces.bin", *options)
+    assert (code, err) == (0, [])
+    assert list(result_of(said)["numbers"]["colours"]) == ["112&112"]
+
+
+def test_mixed(evaluate: Evaluate, onnx_file: Path, people: Path, table: Path, tmp_path: Path) -> None:
+    options = table, "-i", people, "-m", onnx_file, "-o", tmp_path / "out"
+    code, said, err = evaluate("mixed", *options, "--seed", 3)
+    assert (code, err) == (0, [])
+    assert list(result_of(said)["numbers"]["measured"]["colours"]) == ["low", "mid", "high", "all"]
+    count = 2 * (len(table.read_text().splitlines()) - 1)
+    (tmp_path / "mine.csv").write_text(",".join(["9"] * count))
+    code, said, _ = evaluate("mixed", *options, "--protocol", f"mine={tmp_path}/mine.csv")
+    result = result_of(said)
+    assert result["numbers"]["resolutions"] == {"mine": [9, 9.0, 9]}
+    assert f"{tmp_path}/mine.csv" in result["data"]
+    code, _, err = evaluate("mixed", *options, "--protocol", "mine.csv")
+    assert code == 2
+    assert "--protocol must be NAME=FILE" in err[0]
+
+
+def test_thresholds_that_compare_uses(
+    evaluate: Evaluate, small_bundle: Path, people: Path, table: Path, tmp_path: Path
+) -> None:
+    bundle = BundleCopy(small_bundle, tmp_path / "mine.btnet").path
+    options = "-i", people, "-o", tmp_path / "out", "--far", "0.05"
+    code, said, err = evaluate("thresholds", table, *options, "-m", bundle, "--copy", tmp_path / "copy.btnet")
+    assert (code, err) == (0, [])
+    measured = result_of(said)["numbers"]["small"]["far"]["0.05"]
+    written = Bundle.open(tmp_path / "copy.btnet").metadata["thresholds"]
+    assert written["flip"] is True
+    assert written["far"]["0.05"]["28&7"] == {
+        name: measured["28&7"][key] for name, key in (("cosine", "value"), ("tar", "tar"))
+    }
+    assert not Bundle.open(bundle).metadata["thresholds"]
+    code, said, _ = evaluate("thresholds", people, *options[2:], "-m", bundle, "--write", "--no-flip")
+    assert code == 0
+    assert Bundle.open(bundle).metadata["thresholds"]["flip"] is False
+    assert result_of(said)["numbers"]["small"]["impostors"] == 6 * 2 * 5 * 2
+
+
+def test_thresholds_are_written_into_bundles_only(
+    evaluate: Evaluate, onnx_file: Path, people: Path, table: Path, tmp_path: Path
+) -> None:
+    options = "thresholds", table, "-i", people, "-o", tmp_path / "out", "-m", onnx_file, "--write"
+    code, _, err = evaluate(*options)
+    assert (code, err) == (2, ["Invalid value: --write and --copy are for one bundle"])
+
+
+def test_gains(evaluate: Evaluate, onnx_file: Path, people: Path, table: Path, tmp_path: Path) -> None:
+    _, said, _ = evaluate(
+        "verify", table, "-i", people, "-m", onnx_file, "-o", tmp_path / "a", "--resolutions", "112,7"
+    )
+    file = said.strip().replace(".html", ".json")
+    options = "--phi-hr", file, "--phi-mr", f"{file}:colours", "--phi-mm", file, "-o", tmp_path / "out"
+    code, said, err = evaluate("gains", file, *options)
+    assert (code, err) == (0, [])
+    # A model against itself: nothing to gain.
+    assert result_of(said)["numbers"] == {"112&112": None, "112&7": None, "7&7": None}
+    code, _, err = evaluate("gains", f"{file}:nobody", *options)
+    assert code == 1
+    assert "not nobody" in err[0]
+    code, _, err = evaluate("gains", "colours", *options)
+    assert code == 2
+    assert "must be FILE.json or FILE.json:NAME" in err[0]
+
+
+def test_own(evaluate: Evaluate, small_bundle: Path, people: Path, tmp_path: Path) -> None:
+    code, said, err = evaluate(
+        "own", people, "-m", small_bundle, "-o", tmp_path / "out", "--sizes", "56,7", "--far", "0.05"
+    )
+    assert (code, err) == (0, [])
+    assert "   56 px" in said
+    assert [step["size"] for step in result_of(said)["numbers"]["steps"]["both reduced"]] == [56, 7]
+    code, _, err = evaluate("own", people, "-m", small_bundle, "-o", tmp_path / "out", "--far", "2")
+    assert (code, err) == (1, ["far must be above 0 and below 1, not 2.0"])
+
+
+def test_identify(evaluate: Evaluate, onnx_file: Path, people: Path, tmp_path: Path) -> None:
+    options = "-m", onnx_file, "-o", tmp_path / "out", "--resolutions", "112,14", "--gallery-images", "2"
+    code, said, err = evaluate("identify", people, *options)
+    assert (code, err) == (0, [])
+    result = result_of(said)
+    assert result["sections"][0]["rows"] == [[4, 8, 8, 8]]
+    assert list(result["numbers"]["colours"]) == ["112&112", "112&14", "14&14"]
+
+
+def test_survface_tinyface_and_scface(evaluate: Evaluate, small_bundle: Path, tmp_path: Path) -> None:
+    for kind in ("gallery", "mated_probe"):
+        names = [f"{person}.jpg" for person in range(3)]
+        write_images(tmp_path / "survface" / kind, names)
+        write_labeled(
+            tmp_path / "survface" / f"{kind}_img_ID_pairs.mat", {f"{kind}_set": names}, {f"{kind}_ids": [1, 2, 3]}
+        )
+    write_images(tmp_path / "survface" / "unmated_probe", ["9.jpg"])
+    sets = {"gallery_match": "Gallery_Match", "probe": "Probe"}
+    for kind, folder in sets.items():
+        names = [f"{person}.jpg" for person in range(3)]
+        write_images(tmp_path / "tinyface" / folder, names)
+        what = kind.partition("_")[0]
+        write_labeled(
+            tmp_path / "tinyface" / f"{kind}_img_ID_pairs.mat", {f"{what}_set": names}, {f"{what}_ids": [1, 2, 3]}
+        )
+    write_images(tmp_path / "tinyface" / "Gallery_Distractor", ["d.jpg"])
+    mugshots = [f"{person:03}_frontal.jpg" for person in (1, 60)]
+    write_images(
+        tmp_path / "scface", [*mugshots, *(f"{p:03}_cam1_{distance}.jpg" for p in (1, 60) for distance in (1, 2, 3))]
+    )
+    for name in ("survface", "tinyface", "scface"):
+        code, said, err = evaluate(name, tmp_path / name, "-m", small_bundle, "-o", tmp_path / "out")
+        assert (code, err) == (0, []), name
+        assert "small" in result_of(said)["numbers"]
+    assert len(json.loads((tmp_path / "out" / "survface.json").read_text())["numbers"]["small"]) == 9
+    code, said, _ = evaluate("scface", tmp_path / "scface", "-m", small_bundle, "-o", tmp_path / "out", "--fine-tuned")
+    assert result_of(said)["sections"][0]["rows"] == [[1, 1, 1, 1]]
+
+
+def test_templates(evaluate: Evaluate, onnx_file: Path, people: Path, tmp_path: Path) -> None:
+    meta = tmp_path / "meta"
+    meta.mkdir()
+    faces = [
+        (f"{person}/{number}.png", 10 * place + number // 2)
+        for place, person in enumerate("abcdef", 1)
+        for number in range(4)
+    ]
+    (meta / "ijbc_face_tid_mid.txt").write_text("\n".join(f"{name} {template} 1" for name, template in faces))
+    templates = sorted({template for _, template in faces})
+    lines = [f"{a} {b} {int(a // 10 == b // 10)}" for a in templates for b in templates if a < b]
+    (meta / "ijbc_template_pair_label.txt").write_text("\n".join(lines))
+    options = "-i", people, "-m", onnx_file, "-o", tmp_path / "out", "--aligned", "--no-detector-score"
+    code, said, err = evaluate("templates", meta, *options, "--resolutions", "112,7")
+    assert (code, err) == (0, [])
+    assert list(result_of(said)["numbers"]["measured"]["colours"]) == ["112&112", "112&7", "7&7", "112 vs 7"]
+    code, _, err = evaluate("templates", tmp_path, *options)
+    assert code == 1
+    assert "has neither ijbc_face_tid_mid.txt" in err[0]
+
+
+def test_figures(evaluate: Evaluate, small_bundle: Path, onnx_file: Path, people: Path, tmp_path: Path) -> None:
+    out = "-o", tmp_path / "out"
+    code, said, err = evaluate("upsampling", people, *out, "--resolutions", "56,28")
+    assert (code, err) == (0, [])
+    assert result_of(said)["numbers"]["curve"]["resolutions"] == [28, 56]
+    code, said, err = evaluate("projection", people, *out, "-m", onnx_file, "--most", "6")
+    assert (code, err) == (0, [])
+    assert result_of(said)["numbers"]["images"] == 6
+    models = "-m", f"{small_bundle}@28", "-m", onnx_file
+    face = people / "a" / "0.png"
+    code, said, err = evaluate("features", face, *models)
+    assert (code, err) == (0, [])
+    assert "  prelu  PRelu 16 x 28 x 28" in said
+    layers = said.splitlines()
+    name = layers[layers.index("colours") + 1].split()[0]
+    code, said, err = evaluate("features", face, *models, *out, "--layers", "prelu", "--layers", name)
+    assert (code, err) == (0, [])
+    assert [row["layer"] for row in result_of(said)["numbers"]["layers"]] == ["prelu", name]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["verify"], 2, "Missing argument"),
+        (["verify", "pairs.tsv", "-m", "m.onnx"], 2, "Missing option"),
+        (["own", "faces", "-o", "out", "-m", "nobody"], 1, "nobody"),
+        (["own", "faces", "-o", "out", "--mean", "1,2"], 2, "--mean must be three numbers with commas, got '1,2'"),
+        (["identify", "faces", "-o", "o", "--gallery-images", "0"], 2, "--gallery-images"),
+        (["features", "a.png", "-m", "res50@large"], 2, "--model must be MODEL or MODEL@R"),
+        (["nonsense"], 2, "No such command"),
+    ],
+)
+def test_wrong_command_lines(arguments: list[str], code: int, message: str, evaluate: Evaluate) -> None:
+    status, out, err = evaluate(*arguments)
+    assert (status, out, len(err)) == (code, "", 1)
+    assert message in err[0]
+
+
+def test_other_options(evaluate: Evaluate, onnx_file: Path, people: Path, tmp_path: Path) -> None:
+    options = "-m", onnx_file, "-o", tmp_path / "out"
+    code, _, err = evaluate("identify", people, *options, "--resolutions", "112;14")
+    assert (code, len(err)) == (2, 1)
+    assert "--resolutions must be numbers with commas, got '112;14'" in err[0]
+    code, _, err = evaluate("identify", tmp_path / "nowhere", *options)
+    assert code == 1
+    assert "nowhere is neither a folder nor a zip archive" in err[0]
+    code, _, err = evaluate("own", people, *options, "-m", onnx_file)
+    assert code == 1
+    assert "each with a name of its own, not colours, colours" in err[0]
+
+
+@pytest.mark.parametrize("module", ["sklearn", "matplotlib"])
+@pytest.mark.parametrize(
+    ("arguments", "status"), [(["identify", "faces", "-o", "out", "-m", "x.onnx"], 1), (["--help"], 0)]
+)
+def test_missing_extra(module: str, arguments: list[str], status: int, tmp_path: Path) -> None:
+    code = (
+        f"import sys; sys.modules[{module!r}] = None; sys.argv = ['btnet-eval', *{arguments!r}]; "
+        "from btnet_eval.cli import main; main()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == status
+    if status:
+        assert result.stderr == f"btnet-eval: {module} is not installed: pip install 'btnet-ext[eval]'\n"
+    else:
+        assert "verify" in result.stdout
+
+
+def test_help_needs_nothing() -> None:
+    code = (
+        "import sys; sys.argv = ['btnet-eval', '--help']\n"
+        "from btnet_eval.cli import main\n"
+        "heavy = {'numpy', 'openvino', 'matplotlib', 'torch'}\n"
+        "try:\n    main()\nfinally:\n    print(sorted(heavy & sys.modules.keys()))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1] == "[]"
