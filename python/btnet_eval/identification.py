@@ -10,8 +10,8 @@ mate is 1 + the number of rows of other persons that score as high or higher: ti
   non-mated probes it lies just above the best score of all of them.
 
 So QMUL-SurvFace has it (Cheng et al., "Surveillance face recognition challenge"), with k = 20, and IARPA's IJB-C for
-each of its galleries. BTNet's program for SurvFace takes the nearest of 1,000 thresholds instead. What public programs for
-IJB-C call FPIR, `btnet_eval.template_measures` says.
+each of its galleries. BTNet's program for SurvFace takes the nearest of 1,000 thresholds instead. What the public
+programs for IJB-C call FPIR, `btnet_eval.template_measures` says.
 """
 
 from dataclasses import dataclass
