@@ -7,10 +7,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
+import pytest
+
 COMMAND = Path(sys.executable).with_name("btnet")
 
 Call: TypeAlias = Callable[..., tuple[int, str, list[str]]]
 """What the fixture `call` is: arguments to exit code, stdout, and the lines of stderr without their prefix."""
+
+
+def in_process(
+    name: str, main: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Call:
+    """Run a command in this process; each line of stderr has to begin with its name."""
+
+    def run_main(*arguments: object) -> tuple[int, str, list[str]]:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        out, err = capsys.readouterr()
+        lines = err.splitlines()
+        assert all(line.startswith(f"{name}: ") for line in lines), err
+        return caught.value.code or 0, out, [line.removeprefix(f"{name}: ") for line in lines]
+
+    return run_main
 
 
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:

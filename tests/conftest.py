@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from command_line import Call, succeed
+from command_line import Call, in_process, succeed
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -67,16 +67,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run the command btnet in this process; each line of stderr has to begin with its name."""
+    """Run the command btnet in this process, as `in_process`."""
     from btnet_ext import cli
 
-    def run_main(*arguments: object) -> tuple[int, str, list[str]]:
-        monkeypatch.setattr(sys, "argv", ["btnet", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        out, err = capsys.readouterr()
-        lines = err.splitlines()
-        assert all(line.startswith("btnet: ") for line in lines), err
-        return caught.value.code or 0, out, [line.removeprefix("btnet: ") for line in lines]
-
-    return run_main
+    return in_process("btnet", cli.main, monkeypatch, capsys)

@@ -4,9 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -17,28 +15,17 @@ from btnet_eval import cli
 from btnet_eval.verification import accuracy
 from btnet_ext import Bundle, Engine, resize
 from bundle_copies import BundleCopy
+from command_line import Call, in_process
 from onnx_files import write_model
-
-Evaluate: TypeAlias = Callable[..., tuple[int, str, list[str]]]
 
 SEED = 41
 
 
 @pytest.fixture
-def evaluate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Evaluate:
-    """Run the command in this process with a cache of its own; exit code, stdout, lines of stderr without its name."""
+def evaluate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """Run the command in this process with a cache of its own, as `in_process`."""
     monkeypatch.setenv("BTNET_CACHE", str(tmp_path / "cache"))
-
-    def run(*arguments: object) -> tuple[int, str, list[str]]:
-        monkeypatch.setattr(sys, "argv", ["btnet-eval", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        out, err = capsys.readouterr()
-        lines = err.splitlines()
-        assert all(line.startswith("btnet-eval: ") for line in lines), err
-        return caught.value.code or 0, out, [line.removeprefix("btnet-eval: ") for line in lines]
-
-    return run
+    return in_process("btnet-eval", cli.main, monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +69,7 @@ def result_of(out: str) -> dict:
     return json.loads(page.with_suffix(".json").read_text())
 
 
-def test_verify(evaluate: Evaluate, small_bundle: Path, onnx_file: Path, people: Path, table: Path) -> None:
+def test_verify(evaluate: Call, small_bundle: Path, onnx_file: Path, people: Path, table: Path) -> None:
     out = table.parent / "out"
     models = "-m", small_bundle, "-m", onnx_file, "--no-flip"
     code, said, err = evaluate("verify", table, "-i", people, *models, "--resolutions", "28,7", "-o", out)
@@ -106,7 +93,7 @@ def test_verify(evaluate: Evaluate, small_bundle: Path, onnx_file: Path, people:
     assert numbers["colours"]["28&28"]["mean"] > 0.8
 
 
-def test_lfw_and_bin(evaluate: Evaluate, onnx_file: Path, tmp_path: Path) -> None:
+def test_lfw_and_bin(evaluate: Call, onnx_file: Path, tmp_path: Path) -> None:
     names = [f"{name}/{name}_{number:04}.jpg" for name, count in PEOPLE.items() for number in range(1, count + 1)]
     images = write_images(tmp_path / "lfw", names)
     (images / names[0]).write_bytes(b"no image")
@@ -128,7 +115,7 @@ def test_lfw_and_bin(evaluate: Evaluate, onnx_file: Path, tmp_path: Path) -> Non
     assert list(result_of(said)["numbers"]["colours"]) == ["112&112"]
 
 
-def test_mixed(evaluate: Evaluate, onnx_file: Path, people: Path, table: Path, tmp_path: Path) -> None:
+def test_mixed(evaluate: Call, onnx_file: Path, people: Path, table: Path, tmp_path: Path) -> None:
     options = table, "-i", people, "-m", onnx_file, "-o", tmp_path / "out"
     code, said, err = evaluate("mixed", *options, "--seed", 3)
     assert (code, err) == (0, [])
@@ -145,7 +132,7 @@ def test_mixed(evaluate: Evaluate, onnx_file: Path, people: Path, table: Path, t
 
 
 def test_thresholds_that_compare_uses(
-    evaluate: Evaluate, small_bundle: Path, people: Path, table: Path, tmp_path: Path
+    evaluate: Call, small_bundle: Path, people: Path, table: Path, tmp_path: Path
 ) -> None:
     bundle = BundleCopy(small_bundle, tmp_path / "mine.btnet").path
     options = "-i", people, "-o", tmp_path / "out", "--far", "0.05"
@@ -165,14 +152,14 @@ def test_thresholds_that_compare_uses(
 
 
 def test_thresholds_are_written_into_bundles_only(
-    evaluate: Evaluate, onnx_file: Path, people: Path, table: Path, tmp_path: Path
+    evaluate: Call, onnx_file: Path, people: Path, table: Path, tmp_path: Path
 ) -> None:
     options = "thresholds", table, "-i", people, "-o", tmp_path / "out", "-m", onnx_file, "--write"
     code, _, err = evaluate(*options)
     assert (code, err) == (2, ["Invalid value: --write and --copy are for one bundle"])
 
 
-def test_gains(evaluate: Evaluate, onnx_file: Path, people: Path, table: Path, tmp_path: Path) -> None:
+def test_gains(evaluate: Call, onnx_file: Path, people: Path, table: Path, tmp_path: Path) -> None:
     _, said, _ = evaluate(
         "verify", table, "-i", people, "-m", onnx_file, "-o", tmp_path / "a", "--resolutions", "112,7"
     )
@@ -190,7 +177,7 @@ def test_gains(evaluate: Evaluate, onnx_file: Path, people: Path, table: Path, t
     assert "must be FILE.json or FILE.json:NAME" in err[0]
 
 
-def test_own(evaluate: Evaluate, small_bundle: Path, people: Path, tmp_path: Path) -> None:
+def test_own(evaluate: Call, small_bundle: Path, people: Path, tmp_path: Path) -> None:
     code, said, err = evaluate(
         "own", people, "-m", small_bundle, "-o", tmp_path / "out", "--sizes", "56,7", "--far", "0.05"
     )
@@ -201,7 +188,7 @@ def test_own(evaluate: Evaluate, small_bundle: Path, people: Path, tmp_path: Pat
     assert (code, err) == (1, ["far must be above 0 and below 1, not 2.0"])
 
 
-def test_identify(evaluate: Evaluate, onnx_file: Path, people: Path, tmp_path: Path) -> None:
+def test_identify(evaluate: Call, onnx_file: Path, people: Path, tmp_path: Path) -> None:
     options = "-m", onnx_file, "-o", tmp_path / "out", "--resolutions", "112,14", "--gallery-images", "2"
     code, said, err = evaluate("identify", people, *options)
     assert (code, err) == (0, [])
@@ -210,7 +197,7 @@ def test_identify(evaluate: Evaluate, onnx_file: Path, people: Path, tmp_path: P
     assert list(result["numbers"]["colours"]) == ["112&112", "112&14", "14&14"]
 
 
-def test_survface_tinyface_and_scface(evaluate: Evaluate, small_bundle: Path, tmp_path: Path) -> None:
+def test_survface_tinyface_and_scface(evaluate: Call, small_bundle: Path, tmp_path: Path) -> None:
     for kind in ("gallery", "mated_probe"):
         names = [f"{person}.jpg" for person in range(3)]
         write_images(tmp_path / "survface" / kind, names)
@@ -240,7 +227,7 @@ def test_survface_tinyface_and_scface(evaluate: Evaluate, small_bundle: Path, tm
     assert result_of(said)["sections"][0]["rows"] == [[1, 1, 1, 1]]
 
 
-def test_templates(evaluate: Evaluate, onnx_file: Path, people: Path, tmp_path: Path) -> None:
+def test_templates(evaluate: Call, onnx_file: Path, people: Path, tmp_path: Path) -> None:
     meta = tmp_path / "meta"
     meta.mkdir()
     faces = [
@@ -261,7 +248,7 @@ def test_templates(evaluate: Evaluate, onnx_file: Path, people: Path, tmp_path: 
     assert "has neither ijbc_face_tid_mid.txt" in err[0]
 
 
-def test_figures(evaluate: Evaluate, small_bundle: Path, onnx_file: Path, people: Path, tmp_path: Path) -> None:
+def test_figures(evaluate: Call, small_bundle: Path, onnx_file: Path, people: Path, tmp_path: Path) -> None:
     out = "-o", tmp_path / "out"
     code, said, err = evaluate("upsampling", people, *out, "--resolutions", "56,28")
     assert (code, err) == (0, [])
@@ -293,13 +280,13 @@ def test_figures(evaluate: Evaluate, small_bundle: Path, onnx_file: Path, people
         (["nonsense"], 2, "No such command"),
     ],
 )
-def test_wrong_command_lines(arguments: list[str], code: int, message: str, evaluate: Evaluate) -> None:
+def test_wrong_command_lines(arguments: list[str], code: int, message: str, evaluate: Call) -> None:
     status, out, err = evaluate(*arguments)
     assert (status, out, len(err)) == (code, "", 1)
     assert message in err[0]
 
 
-def test_other_options(evaluate: Evaluate, onnx_file: Path, people: Path, tmp_path: Path) -> None:
+def test_other_options(evaluate: Call, onnx_file: Path, people: Path, tmp_path: Path) -> None:
     options = "-m", onnx_file, "-o", tmp_path / "out"
     code, _, err = evaluate("identify", people, *options, "--resolutions", "112;14")
     assert (code, len(err)) == (2, 1)
