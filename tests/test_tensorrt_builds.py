@@ -96,7 +96,7 @@ def test_command(small_bundle: Path, cli_cache: Path, call: Call) -> None:
         (("--precision", "int8"), "no int8 graphs"),
         (("--batch", "8"), "batch must be MIN:OPT:MAX"),
         (("--resolution", 8), "resolution must be one of"),
-        (("--target", "sm90"), "target must be one of auto, cuda, ampere+, sm75, not 'sm90'"),
+        (("--target", "sm90"), "target must be auto, cuda, cuda:N, ampere+ or sm75, not 'sm90'"),
     ],
 )
 def test_wrong_commands(

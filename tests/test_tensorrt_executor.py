@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -319,33 +321,50 @@ def test_damaged_bundle_is_not_built(bundle: Bundle, calls: Calls, monkeypatch: 
     assert plan_cache().find(key) is None
 
 
-def set_driver(monkeypatch: pytest.MonkeyPatch, devices: int) -> None:
-    """Have the module _cuda find so many H100s."""
+def set_driver(monkeypatch: pytest.MonkeyPatch, devices: int) -> list[int]:
+    """Have the module _cuda find so many H100s; returns which was the current one, first of all none, -1."""
 
     def check_device(device: int) -> None:
         if device >= devices:
             raise BackendUnavailable("there is no such GPU")
 
-    module = SimpleNamespace(check_device=check_device, describe_device=lambda device: ("H100", (9, 0)))
+    @contextmanager
+    def current_device(device: int) -> Iterator[None]:
+        current.append(device)
+        yield
+        current.append(before)
+
+    before = -1
+    current = [before]
+    module = SimpleNamespace(
+        check_device=check_device, describe_device=lambda device: ("H100", (9, 0)), CurrentDevice=current_device
+    )
     monkeypatch.setattr(cuda, "native", lambda: module)
+    return current
 
 
 def test_builds_for_the_gpu_of_this_machine(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
-    set_driver(monkeypatch, 1)
-    for target in ("auto", "cuda"):
-        library, built_for = cuda.find_builder(target)
-        assert (library.__name__, built_for) == ("tensorrt", "sm90 H100")
-    with pytest.raises(BackendUnavailable, match="tensorrt builds engines only on the GPU that will run them"):
-        cuda.find_builder("ampere+")
+    current = set_driver(monkeypatch, 2)
+    for target, device in (("auto", 0), ("cuda", 0), ("cuda:1", 1)):
+        with cuda.builder_for(target) as (library, built_for):
+            assert (library.__name__, built_for) == ("tensorrt", "sm90 H100")
+            assert current[-1] == device
+        assert current[-1] == -1
+    with (
+        pytest.raises(BackendUnavailable, match="tensorrt builds engines only on the GPU that will run them"),
+        cuda.builder_for("ampere+"),
+    ):
+        pass
 
 
 def test_builds_for_other_machines(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", make_stand_in("tensorrt_rtx", "1.7.1.1", Calls()))
     set_driver(monkeypatch, 0)
-    assert cuda.find_builder("sm75")[1] == "sm75"
-    with caplog.at_level(logging.INFO, logger="btnet_ext"):
-        library, built_for = cuda.find_builder("auto")
+    with cuda.builder_for("sm75") as (_, built_for):
+        assert built_for == "sm75"
+    with caplog.at_level(logging.INFO, logger="btnet_ext"), cuda.builder_for("auto") as (library, built_for):
+        pass
     assert (library.__name__, built_for) == ("tensorrt_rtx", "ampere+")
     assert caplog.messages == ["building for ampere+, since there is no such GPU"]
-    with pytest.raises(BackendUnavailable, match="there is no such GPU"):
-        cuda.find_builder("cuda")
+    with pytest.raises(BackendUnavailable, match="there is no such GPU"), cuda.builder_for("cuda"):
+        pass

@@ -312,22 +312,21 @@ def build(
     target: Annotated[
         str,
         typer.Option(
-            help="cuda for this machine's GPU; without one, ampere+ for all RTX cards from Ampere on, or sm75 for "
-            "Turing; auto for cuda where that can be, else ampere+."
+            help="cuda or cuda:N for a GPU of this machine; without one, ampere+ for all RTX cards from Ampere on, or "
+            "sm75 for Turing; auto for cuda where that can be, else ampere+."
         ),
     ] = "auto",
 ) -> None:
     """Build TensorRT engines into the cache, ahead of their first use. For RTX cards, this needs no GPU."""
     from btnet_ext.bundle import Bundle
-    from btnet_ext.cuda import find_builder
+    from btnet_ext.cuda import builder_for
     from btnet_ext.models import locate
     from btnet_ext.tensorrt import plan_key, prepare_plan
     from btnet_ext.trt_plans import Batches
 
     bundle = Bundle.open(locate(model))
     batches = Batches.parse(batch)
-    library, built_for = find_builder(target)
-    with _progress_bar() as progress:
+    with builder_for(target) as (library, built_for), _progress_bar() as progress:
         for side in resolution or bundle.resolutions:
             key = plan_key(library, bundle, side, target=built_for, precision=precision, batches=batches)
             show = partial(_show_part, progress, progress.add_task(f"building {side} for {built_for}", total=1.0))

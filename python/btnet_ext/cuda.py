@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from types import ModuleType
@@ -17,7 +18,6 @@ from btnet_ext.trt_build import PRECISIONS
 from btnet_ext.trt_library import AMPERE_AND_LATER, TURING, Gpu, find_tensorrt, plan_target
 
 HINTS = ("throughput", "latency")
-TARGETS = ("auto", "cuda", AMPERE_AND_LATER, TURING)
 
 _log = logging.getLogger(__name__)
 
@@ -49,26 +49,32 @@ def find_gpu(device: int) -> Gpu:
     return gpu
 
 
-def find_builder(target: str) -> tuple[ModuleType, str]:
-    """Return the TensorRT that builds engines for `target`, and what plans have as their target.
+@contextmanager
+def builder_for(target: str) -> Iterator[tuple[ModuleType, str]]:
+    """Yield the TensorRT that builds engines for `target`, and what plans have as their target.
 
-    target: "cuda", the first GPU of this machine; "ampere+" or "sm75", the cards that `tensorrt_rtx` builds for without
-    a GPU; "auto": the GPU where there is one to use, and "ampere+" elsewhere.
-    Raises `BackendUnavailable`, which names the reason; `InvalidOption`.
+    target: "cuda" or "cuda:N", a GPU of this machine, which is the current one until the end; "ampere+" or "sm75", the
+    cards that `tensorrt_rtx` builds for without a GPU; "auto": the first GPU where there is one to use, and "ampere+"
+    elsewhere. Raises `BackendUnavailable`, which names the reason; `InvalidOption`.
     """
-    if target not in TARGETS:
-        raise InvalidOption(f"target must be one of {', '.join(TARGETS)}, not {target!r}")
-    if target == "auto":
+    device = parse_device("cuda" if target == "auto" else target)
+    if device is None and target not in (AMPERE_AND_LATER, TURING):
+        raise InvalidOption(f"target must be auto, cuda, cuda:N, {AMPERE_AND_LATER} or {TURING}, not {target!r}")
+    gpu = None
+    if device is not None:
         try:
-            return find_builder("cuda")
+            gpu = find_gpu(device)
         except BackendUnavailable as error:
+            if target != "auto":
+                raise
             _log.info("building for %s, since %s", AMPERE_AND_LATER, error)
             target = AMPERE_AND_LATER
-    if target == "cuda":
-        gpu = find_gpu(0)
-        library = find_tensorrt(gpu)
-        return library, plan_target(library.__name__, gpu)
-    return find_tensorrt(), target
+    library = find_tensorrt(gpu)
+    if gpu is None:
+        yield library, target
+        return
+    with native().CurrentDevice(device):
+        yield library, plan_target(library.__name__, gpu)
 
 
 def open_pipeline(
