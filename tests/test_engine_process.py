@@ -120,17 +120,17 @@ images = [np.full((112, 112, 3), 7, np.uint8)] * 20_000
 before = engine.embed(images[:3])
 signal.setitimer(signal.ITIMER_REAL, 0.5)
 signal.signal(signal.SIGALRM, signal.default_int_handler)
-started = time.monotonic()
+started = time.process_time()
 try:
     engine.embed(images)
     print("done")
 except KeyboardInterrupt:
     print("interrupted")
-took = time.monotonic() - started
+took = time.process_time() - started
 np.testing.assert_allclose(engine.embed(images[:3]), before, atol=1e-6)
-started = time.monotonic()
+started = time.process_time()
 engine.embed(images[:200])
-print(took, 100 * (time.monotonic() - started))
+print(took, 100 * (time.process_time() - started))
 """
 
 
@@ -143,14 +143,14 @@ def test_keyboard_interrupt(small_bundle: Path) -> None:
 
 
 LET_GO_ELSEWHERE = """
-import os, signal, sys, threading
+import signal, sys, threading
 from btnet_ext import Engine
 engines = [Engine(sys.argv[1], resolutions=[7])]
 thread = threading.Thread(target=engines.clear)
 thread.start()
 thread.join()
 try:
-    os.kill(os.getpid(), signal.SIGINT)
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 except KeyboardInterrupt:
     print("interrupted")
 """

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from btnet_eval.base import DataError, Image
 from btnet_eval.models import Preprocessing
-from btnet_eval.onnx_network import CANONICAL, UnsuitableNetworkError, last_line, read_network
+from btnet_eval.onnx_network import CANONICAL, UnsuitableNetworkError, compile_network, last_line, read_network
 from btnet_eval.plots import feature_maps
 from btnet_eval.report import Cell, Section
 from btnet_eval.session import Run
@@ -72,7 +72,7 @@ class Network:
             raise InvalidOption(f"layers must be one or more of {self.name}, each once, not {list(layers)}")
         wanted = [self._operations[name].output(0) for name in layers]
         part = ov.Model(wanted, self.graph.get_parameters(), self.name)
-        results = ov.Core().compile_model(part, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(self._input(image))
+        results = compile_network(ov.Core(), part, {"INFERENCE_PRECISION_HINT": "f32"})(self._input(image))
         return {name: np.array(results[place][0], np.float32) for place, name in enumerate(layers)}
 
     def _input(self, image: Image) -> NDArray[np.float32]:

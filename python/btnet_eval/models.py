@@ -13,7 +13,7 @@ import openvino as ov  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from btnet_eval.base import DataError, Embed, Image, Rows
-from btnet_eval.onnx_network import CANONICAL, UnsuitableNetworkError, last_line, read_network, with_normalization
+from btnet_eval.onnx_network import CANONICAL, UnsuitableNetworkError, compile_network, read_network, with_normalization
 from btnet_ext import Engine, InvalidOption, degrade, resize
 
 
@@ -125,20 +125,17 @@ def _open_onnx(path: Path, flip: bool, normalize: bool, preprocessing: Preproces
     core = ov.Core()
     try:
         network = read_network(core, path)
+        dim = network.output().shape[1]
+        digest_of_weights = _digest_of_weights(content, network)
+        prepared = with_normalization(network, preprocessing.mean, preprocessing.std, preprocessing.color)
+        # One image in a request and several requests at a time: no embedding depends on the images beside it.
+        config = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
+        compiled = compile_network(core, prepared, config)
     except UnsuitableNetworkError as error:
         raise DataError(f"{path} {error}") from error
-    options = {"mean": [*map(float, preprocessing.mean)], "std": [*map(float, preprocessing.std)]}
-    digest = _digest(
-        _digest_of_weights(content, network), flip=flip, normalize=normalize, color=preprocessing.color, **options
-    )
-    dim = network.output().shape[1]
-    # One image in a request and several requests at a time: no embedding depends on the images beside it.
-    config = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
-    prepared = with_normalization(network, preprocessing.mean, preprocessing.std, preprocessing.color)
-    try:
-        compiled = core.compile_model(prepared, "CPU", config)
-    except RuntimeError as error:
-        raise DataError(f"{path} cannot be run by OpenVINO: {last_line(error)}") from error
+    given = {"mean": [*map(float, preprocessing.mean)], "std": [*map(float, preprocessing.std)]}
+    options = {"flip": flip, "normalize": normalize, "color": preprocessing.color, **given}
+    digest = _digest(digest_of_weights, **options)
     queue = ov.AsyncInferQueue(compiled)
 
     def embed(images: Sequence[Image]) -> Rows:

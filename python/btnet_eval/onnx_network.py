@@ -1,11 +1,13 @@
 """Face models in ONNX for OpenVINO: what a model must be, and pixels in place of normalised input."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import openvino as ov  # type: ignore[import-untyped]
 from openvino.preprocess import PrePostProcessor  # type: ignore[import-untyped]
+
+from btnet_ext._native import core as native
 
 CANONICAL = 112
 """Side in pixels of the images that models without branches are made for."""
@@ -58,6 +60,15 @@ def with_normalization(network: Any, mean: Sequence[float], std: Sequence[float]
     steps.input().preprocess().convert_element_type(ov.Type.f32).mean(list(mean)).scale(list(std))
     steps.output().tensor().set_element_type(ov.Type.f32)
     return steps.build()
+
+
+def compile_network(core: Any, network: Any, config: Mapping[str, str]) -> Any:
+    """Return the network compiled for the CPU. Raises UnsuitableNetworkError where OpenVINO cannot."""
+    try:
+        with native.SignalStack():
+            return core.compile_model(network, "CPU", dict(config))
+    except RuntimeError as error:
+        raise UnsuitableNetworkError(f"cannot be run by OpenVINO: {last_line(error)}") from error
 
 
 def last_line(error: Exception) -> str:

@@ -13,6 +13,7 @@ import typing
 __all__: list[str] = [
     "Bundle",
     "Engine",
+    "SignalStack",
     "available_cores",
     "cache_folder",
     "degrade",
@@ -21,6 +22,14 @@ __all__: list[str] = [
     "resize_normalize",
     "simd",
 ]
+
+class SignalStack:
+    """
+    Gives the thread its signal stack back at the end of a `with`.
+    """
+    def __enter__(self) -> None: ...
+    def __exit__(self, arg0: typing.Any, arg1: typing.Any, arg2: typing.Any) -> None: ...
+    def __init__(self) -> None: ...
 
 class Bundle:
     @staticmethod

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import btnet_ext
-from btnet_eval.onnx_network import UnsuitableNetworkError, last_line, read_network, with_normalization
+from btnet_eval.onnx_network import UnsuitableNetworkError, compile_network, read_network, with_normalization
 from btnet_ext.whole_files import whole_file
 from btnet_train.image_files import DataError
 from btnet_train.topology import CANONICAL
@@ -89,14 +89,10 @@ class Teacher:
         core = ov.Core()
         try:
             model = read_network(core, path)
+            self.dim = model.output().shape[1]
+            compiled = compile_network(core, with_normalization(model, mean, std, color), config)
         except UnsuitableNetworkError as error:
             raise TeacherError(f"{path} {error}") from error
-        self.dim = model.output().shape[1]
-        prepared = with_normalization(model, mean, std, color)
-        try:
-            compiled = core.compile_model(prepared, "CPU", config)
-        except RuntimeError as error:
-            raise TeacherError(f"{path} cannot be run by OpenVINO: {last_line(error)}") from error
         self._queue = ov.AsyncInferQueue(compiled)
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:

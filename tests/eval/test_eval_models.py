@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -343,3 +345,25 @@ def test_options_that_a_bundle_does_not_take(small_bundle: Path) -> None:
         open_model(small_bundle, preprocessing=Preprocessing())
     with pytest.raises(InvalidOption, match="indicator"):
         open_model(small_bundle, selection=("median", "ceil"))
+
+
+LET_GO_ELSEWHERE = """
+import signal, sys, threading
+import numpy as np
+from btnet_eval.models import open_model
+models = [open_model(sys.argv[1])]
+models[0].embed([np.full((112, 112, 3), 7, np.uint8)])
+thread = threading.Thread(target=models.clear)
+thread.start()
+thread.join()
+try:
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_signals_after_another_thread_let_go_of_a_model(onnx_path: Path) -> None:
+    """As for engines: OpenVINO takes back its signal stack in the thread that ends the last network."""
+    done = subprocess.run([sys.executable, "-c", LET_GO_ELSEWHERE, onnx_path], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr[-2000:]

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import btnet_train.export
+from btnet_eval.onnx_network import compile_network
 from btnet_train.export import write_bundle
 from btnet_train.networks import IResNet
 
@@ -43,7 +44,7 @@ def test_runtimes_equal_pytorch(networks: Networks, bundle: Path, resolution: in
         expected = networks[resolution](images)[0].numpy()
     path = bundle / f"branch_{resolution}.onnx"
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    model = compile_network(openvino.Core(), path, {"INFERENCE_PRECISION_HINT": "f32"})
     for found in (
         session.run(["embedding"], {"input": images.numpy()})[0],
         model(images.numpy())["embedding"],

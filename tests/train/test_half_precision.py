@@ -13,6 +13,7 @@ import torch
 from onnx import TensorProto
 from torch import nn
 
+from btnet_eval.onnx_network import compile_network
 from btnet_ext import Bundle, Engine
 from btnet_train.export import write_bundle
 from btnet_train.networks import IResNet
@@ -113,7 +114,7 @@ def test_runtimes_equal_pytorch_with_rounded_weights(
     assert distance(expected, run_torch(networks[resolution], images)).max() > 1e-8, "rounding changes nothing to see"
     path = half_bundle / f"branch_{resolution}.onnx"
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    model = compile_network(openvino.Core(), path, {"INFERENCE_PRECISION_HINT": "f32"})
     engine = Engine(half_bundle, resolutions=[resolution], threads=1)
     for found in (
         session.run(["embedding"], {"input": inputs})[0],

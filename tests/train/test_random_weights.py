@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from btnet_eval.onnx_network import compile_network
 from btnet_train.export import write_bundle
 from btnet_train.networks import IResNet, batch_norm_names, branch_names
 from btnet_train.random_weights import random_networks
@@ -101,7 +102,5 @@ def test_real_faces_differ_and_bf16_is_close(crops: list[Image.Image], tmp_path:
         assert between.mean() < 0.6, resolution
         assert between.max() < 0.95, resolution
         for precision, least in (("f32", 0.999999), ("bf16", 0.999)):
-            model = core.compile_model(
-                bundle / f"branch_{resolution}.onnx", "CPU", {"INFERENCE_PRECISION_HINT": precision}
-            )
+            model = compile_network(core, bundle / f"branch_{resolution}.onnx", {"INFERENCE_PRECISION_HINT": precision})
             assert cosines(model(images)[0], expected).min() >= least, (resolution, precision)
