@@ -149,6 +149,7 @@ engines = [Engine(sys.argv[1], resolutions=[7])]
 thread = threading.Thread(target=engines.clear)
 thread.start()
 thread.join()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
 try:
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 except KeyboardInterrupt:

@@ -12,9 +12,7 @@ from btnet_eval.cli_session import (
     Out,
     Resolutions,
     file_digest,
-    finish,
     measuring,
-    open_faces,
     open_run,
     parse_resolutions,
 )
@@ -115,7 +113,13 @@ def thresholds(
     model = session.models[0]
     if (write or copy) and (len(session.models) > 1 or model.bundle is None):
         raise typer.BadParameter("--write and --copy are for one bundle")
-    sides = parse_resolutions(resolutions) if resolutions else model.resolutions
+    if write and copy:
+        raise typer.BadParameter("give --write or --copy, not both")
+    if copy is not None and copy.exists():
+        raise typer.BadParameter(f"--copy {copy} exists: it is not overwritten")
+    sides = model.resolutions if resolutions is None else parse_resolutions(resolutions)
+    if (write or copy) and sorted(sides) != sorted(model.resolutions):
+        raise typer.BadParameter("--write and --copy are for all resolutions of the bundle: leave out --resolutions")
     with _open_labeled(session, labeled, images, sides) as found:
         page, recommended = write_recommendations(session, found, far or FARS)
     if (write or copy) and model.bundle is not None:
@@ -136,7 +140,8 @@ def gains(
 
     with open_run(out, strict=True) as run:
         files = [_parse_result(text) for text in (model, phi_hr, phi_mr, phi_mm)]
-        finish(run, write_gains(run, *files))
+        run.read.update({str(file): file_digest(file) for file, _ in files})
+        typer.echo(write_gains(run, *files))
 
 
 for command in (cli_faces.own, cli_faces.identify, cli_faces.templates, cli_faces.survface, cli_faces.tinyface):
@@ -148,11 +153,12 @@ for command in (cli_faces.scface, cli_figures.upsampling, cli_figures.features, 
 @contextmanager
 def _open_pairs(session: "Session", pairs: Path, images: Path | None) -> "Iterator[PairSet]":
     """Yield pairs and their images."""
+    from btnet_eval.datasets.images import open_images
     from btnet_eval.datasets.pairs import open_pairs
 
     session.read[str(pairs)] = file_digest(pairs)
     with ExitStack() as stack:
-        faces = None if images is None else stack.enter_context(open_faces(session, images))
+        faces = None if images is None else stack.enter_context(open_images(images))
         found = open_pairs(pairs, faces)
         stack.enter_context(found.images)
         yield found
@@ -163,6 +169,7 @@ def _open_labeled(
     session: "Session", path: Path, images: Path | None, resolutions: "Sequence[int]"
 ) -> "Iterator[LabeledPairs | LabeledPeople]":
     """Yield pairs, or images with a folder a person."""
+    from btnet_eval.datasets.images import open_images
     from btnet_eval.recommendations import LabeledPairs, LabeledPeople
     from btnet_eval.selection import image_sizes
     from btnet_eval.verify import usable_pairs
@@ -172,7 +179,7 @@ def _open_labeled(
             usable = usable_pairs(found.known(session.problems), found.images, session.problems)
             yield LabeledPairs(usable, found.images, resolutions)
     else:
-        with open_faces(session, path) as faces:
+        with open_images(path) as faces:
             names = tuple(image_sizes(faces.names(), faces, session.problems, session.progress))
             yield LabeledPeople(names, faces, resolutions)
 

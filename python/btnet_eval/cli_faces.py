@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from btnet_eval.cli_session import Resolutions, file_digest, measuring, open_faces, parse_resolutions
+from btnet_eval.cli_session import Resolutions, file_digest, measuring, parse_resolutions
 
 if TYPE_CHECKING:
     from btnet_eval.session import Session
@@ -28,12 +28,13 @@ def own(
     seed: Annotated[int, typer.Option(help="Of the choice of pairs.")] = 0,
 ) -> Path:
     """Measure how small faces of your own may be before they are no longer recognised."""
+    from btnet_eval.datasets.images import open_images
     from btnet_eval.own import SIZES, Options, summary, write_own
     from btnet_eval.report import read_result
 
-    chosen = parse_resolutions(sizes) if sizes else SIZES
+    chosen = SIZES if sizes is None else parse_resolutions(sizes, "--sizes")
     options = Options(sizes=chosen, far=far, rejects=rejects, most_pairs=pairs, seed=seed)
-    with open_faces(session, folder) as images:
+    with open_images(folder) as images:
         page = write_own(session, images, options)
     typer.echo(summary(read_result(page.with_suffix(".json"))))
     return page
@@ -48,10 +49,11 @@ def identify(
     unmated: Annotated[float, typer.Option(help="The part of the people who are not enrolled.")] = 1 / 3,
 ) -> Path:
     """Search a gallery of people for faces, of whom some are not in it: top-k, and TPIR at FPIR."""
+    from btnet_eval.datasets.images import open_images
     from btnet_eval.identify import split_gallery, write_identification
     from btnet_eval.selection import image_sizes
 
-    with open_faces(session, folder) as images:
+    with open_images(folder) as images:
         names = list(image_sizes(images.names(), images, session.problems, session.progress))
         people = split_gallery(names, session.problems, gallery_images=gallery_images, unmated=unmated)
         return write_identification(session, images, people, parse_resolutions(resolutions))
@@ -73,12 +75,13 @@ def templates(
     What META lacks, the pairs or the lists of 1:N, is not measured.
     """
     from btnet_eval.datasets.ijbc import find_lists, read_faces, read_subjects, read_template_pairs
+    from btnet_eval.datasets.images import open_images
     from btnet_eval.template_measures import Search
     from btnet_eval.template_report import Aggregation, TemplateData, usable_faces, write_templates
 
     lists = find_lists(meta)
     problems = session.problems
-    with open_faces(session, images) as crops:
+    with open_images(images) as crops:
         landmarks = lists.landmarks if detector_score or not aligned else None
         faces = read_faces(lists.faces, crops, problems, landmarks=landmarks, aligned=aligned)
         faces = usable_faces(faces, crops, problems)
@@ -97,21 +100,25 @@ def templates(
 @measuring
 def survface(session: "Session", folder: Release, lists: Lists = None) -> Path:
     """Search QMUL-SurvFace's gallery: TPIR20 at FPIR and AUC, for all nine ways to select a branch by the size."""
+    from btnet_eval.datasets.images import open_images
     from btnet_eval.datasets.survface import read_identification
     from btnet_eval.small_faces import write_survface
 
-    with open_faces(session, folder) as images:
-        return write_survface(session, images, read_identification(lists or folder, images, session.problems))
+    with open_images(folder) as images:
+        people = read_identification(_lists(session, folder, lists), images, session.problems)
+        return write_survface(session, images, people)
 
 
 @measuring
 def tinyface(session: "Session", folder: Release, lists: Lists = None) -> Path:
     """Search TinyFace's gallery and its distractors: rank-k and mAP. FOLDER is the release's Testing_Set."""
+    from btnet_eval.datasets.images import open_images
     from btnet_eval.datasets.tinyface import read_tinyface
     from btnet_eval.small_faces import write_tinyface
 
-    with open_faces(session, folder) as images:
-        return write_tinyface(session, images, read_tinyface(lists or folder, images, session.problems))
+    with open_images(folder) as images:
+        people = read_tinyface(_lists(session, folder, lists), images, session.problems)
+        return write_tinyface(session, images, people)
 
 
 @measuring
@@ -123,9 +130,20 @@ def scface(
     ] = False,
 ) -> Path:
     """Search SCface's mugshots for the images of its cameras: rank-1 at three distances."""
+    from btnet_eval.datasets.images import open_images
     from btnet_eval.datasets.scface import read_scface
     from btnet_eval.small_faces import write_scface
 
-    with open_faces(session, folder) as images:
+    with open_images(folder) as images:
         people = range(51, 131) if fine_tuned else None
         return write_scface(session, images, read_scface(images, session.problems, people=people))
+
+
+def _lists(session: "Session", folder: Path, lists: Path | None) -> Path:
+    """The folder of a release's .mat files, whose digests go into the report."""
+    found = folder if lists is None else lists
+    files = sorted(found.glob("*.mat"))
+    if not files:
+        raise typer.BadParameter(f"{found} has no .mat files: give their folder with --lists")
+    session.read.update({str(path): file_digest(path) for path in files})
+    return found

@@ -14,12 +14,11 @@ from btnet_eval.cli_session import (
     Resolutions,
     Std,
     Strict,
-    finish,
     measuring,
-    open_faces,
     open_run,
     parse_preprocessing,
     parse_resolutions,
+    tell_problems,
 )
 
 if TYPE_CHECKING:
@@ -32,10 +31,15 @@ def upsampling(
     images: Faces, out: Out, resolutions: Resolutions = "112,80,56,40,28,20,14,10,7", strict: Strict = False
 ) -> None:
     """Bound the error of interpolation that up-sampling makes, against the resolution: the paper's Fig. 1."""
+    from btnet_eval.datasets.images import open_images
     from btnet_eval.upsampling import write_upsampling
 
-    with open_run(out, strict) as run, open_faces(run, images) as faces:
-        finish(run, write_upsampling(run, faces, parse_resolutions(resolutions)))
+    with open_run(out, strict) as run, open_images(images) as faces:
+        try:
+            page = write_upsampling(run, faces, parse_resolutions(resolutions))
+        finally:
+            tell_problems(run)
+    typer.echo(page)
 
 
 @measuring
@@ -47,9 +51,10 @@ def projection(
     seed: Annotated[int, typer.Option(help="Of t-SNE.")] = 0,
 ) -> Path:
     """Draw where embeddings lie at each resolution, by PCA and t-SNE."""
+    from btnet_eval.datasets.images import open_images
     from btnet_eval.projection import write_projection
 
-    with open_faces(session, images) as faces:
+    with open_images(images) as faces:
         return write_projection(session, faces, parse_resolutions(resolutions), most=most, seed=seed)
 
 
@@ -97,4 +102,4 @@ def features(
     face = decode(Source(str(image), image.read_bytes))
     with open_run(out, strict=True) as run:
         pairs = list(zip(networks, chosen, strict=True))
-        finish(run, write_feature_maps(run, pairs, face, str(image), resolution))
+        typer.echo(write_feature_maps(run, pairs, face, str(image), resolution))

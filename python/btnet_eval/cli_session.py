@@ -15,7 +15,6 @@ import typer
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from btnet_eval.datasets.images import NamedImages
     from btnet_eval.models import Preprocessing
     from btnet_eval.session import Progress, Run, Session
 
@@ -54,7 +53,11 @@ def measuring(command: Callable[..., Path]) -> Callable[..., None]:
         if "flip" in taken:
             options |= {"flip": False, "normalize": False}
         with open_session(**options) as session:
-            finish(session, command(session, **given))
+            try:
+                page = command(session, **given)
+            finally:
+                tell_problems(session)
+            typer.echo(page)
 
     # Only by keyword may one that is required follow one that is not.
     options = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in (*own, *shared)]
@@ -63,12 +66,11 @@ def measuring(command: Callable[..., Path]) -> Callable[..., None]:
     return run
 
 
-def finish(run: "Run", page: Path) -> None:
-    """Say what was left out, and print the path of a report."""
+def tell_problems(run: "Run") -> None:
+    """Say on stderr what was left out."""
     if run.problems.count:
         count, first = run.problems.count, " ".join(run.problems.messages[0].split())
         typer.echo(f"btnet-eval: warning: {count} problems with the data, the first one: {first}", err=True)
-    typer.echo(page)
 
 
 @contextmanager
@@ -94,12 +96,16 @@ def open_session(
     from btnet_eval.session import Session
     from btnet_ext._native import core
 
+    check_folder(out)
     preprocessing = parse_preprocessing(mean, std, color)
+    names = model or ["res50"]
+    if all(name.endswith(".onnx") for name in names) and (device not in ("cpu", "auto") or precision != "f32"):
+        raise typer.BadParameter("ONNX models run on the CPU in f32: leave out --device and --precision")
     models = [
         open_model(name, flip=flip, normalize=normalize, preprocessing=preprocessing)
         if name.endswith(".onnx")
         else open_model(name, device=device, precision=precision, flip=flip, normalize=normalize)
-        for name in model or ["res50"]
+        for name in names
     ]
     cache = EmbeddingCache(core.cache_folder() / "embeddings")
     with progress_bars() as progress:
@@ -119,18 +125,19 @@ def open_run(out: Path, strict: bool) -> "Iterator[Run]":
     from btnet_eval.base import Problems
     from btnet_eval.session import Run
 
+    check_folder(out)
     with progress_bars() as progress:
         yield Run(out=out, command=command_line(), problems=Problems(strict=strict), progress=progress)
 
 
-@contextmanager
-def open_faces(run: "Run", path: Path) -> "Iterator[NamedImages]":
-    """Yield the images of a folder or an archive, whose digest goes into the report."""
-    from btnet_eval.datasets.images import open_images
-
-    with open_images(path) as images:
-        run.read[str(path)] = images.digest(images.names())
-        yield images
+def check_folder(out: Path) -> None:
+    """Raise typer.BadParameter if a report cannot be written to a folder, before anything is measured."""
+    if out.exists() and not out.is_dir():
+        raise typer.BadParameter(f"--out must be a folder, and {out} is a file")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise typer.BadParameter(f"--out {out} cannot be made: {error.strerror}") from error
 
 
 def command_line() -> list[str]:
@@ -150,12 +157,15 @@ def parse_preprocessing(mean: str, std: str, color: Color) -> "Preprocessing":
     return Preprocessing(_three_numbers("--mean", mean), _three_numbers("--std", std), color.value)
 
 
-def parse_resolutions(text: str) -> list[int]:
-    """Resolutions in pixels, from "112,28". Raises typer.BadParameter."""
+def parse_resolutions(text: str, option: str = "--resolutions") -> list[int]:
+    """Resolutions in pixels, from "112,28": whole numbers from 1 to 112, each once. Raises typer.BadParameter."""
     try:
-        return [int(resolution) for resolution in text.split(",")]
+        sides = [int(resolution) for resolution in text.split(",")]
     except ValueError:
-        raise typer.BadParameter(f"--resolutions must be numbers with commas, got {text!r}") from None
+        sides = []
+    if not sides or len(set(sides)) < len(sides) or not all(1 <= side <= 112 for side in sides):
+        raise typer.BadParameter(f"{option} must be numbers from 1 to 112 with commas, each once, got {text!r}")
+    return sides
 
 
 def _three_numbers(option: str, text: str) -> tuple[float, float, float]:

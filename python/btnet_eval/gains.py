@@ -89,7 +89,7 @@ def gains_section(model: Measured, phi_hr: Measured, phi_mr: Measured, phi_mm: M
     from btnet_eval.report import Section  # as above
 
     for reference in (phi_hr, phi_mr, phi_mm):
-        if reference.data != model.data:
+        if sorted(reference.data.values()) != sorted(model.data.values()):
             raise DataError(f"{reference.where}: it was measured on other data than {model.where}")
     rows = []
     for setting, accuracy in model.accuracies.items():

@@ -142,6 +142,7 @@ def write_identification(session: Session, images: NamedImages, people: OpenSet,
     if not descending or descending[-1] < 1:
         raise ValueError(f"resolutions must be positive, one at least, not {list(resolutions)}")
     pairs = [(descending[0], r) for r in descending] + [(r, r) for r in descending[1:]]
+    session.note(images, [*people.gallery.names, *people.mated.names, *people.unmated])
     numbers: dict[str, dict[str, dict[str, float]]] = {}
     for model in session.models:
         embedded = embed_open_set(model, people, images, descending, session.cache, session.progress)
@@ -201,4 +202,4 @@ def _figure(session: Session, numbers: _Numbers, resolutions: Sequence[int]) -> 
         ):
             curves[f"{name}, {what}"] = (ascending, [100 * values[pair]["Top-1"] for pair in pairs], None)
     plot = resolution_plot(curves, value="top-1, %", resolution="resolution of the probes, pixels")
-    return Section("Top-1 and resolution", [], [], figure=session.draw("top1", plot))
+    return Section("Top-1 and resolution", [], [], figure=session.draw("identification_top1", plot))

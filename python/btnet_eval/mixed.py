@@ -23,7 +23,7 @@ from btnet_eval.protocols import PROTOCOLS, generate
 from btnet_eval.report import Section
 from btnet_eval.session import Progress, Session
 from btnet_eval.verification import Accuracy, Pairs, accuracy
-from btnet_eval.verify import usable_pairs
+from btnet_eval.verify import distinct_names, usable_pairs
 from btnet_ext import degrade, resize
 
 
@@ -99,6 +99,7 @@ def write_mixed(session: Session, mixed: MixedPairs, images: NamedImages) -> Pat
 
     Raises what `measure_mixed` raises, and OSError.
     """
+    session.note(images, distinct_names(mixed.pairs))
     measured = {
         model.name: measure_mixed(model, mixed, images, session.cache, session.progress) for model in session.models
     }

@@ -280,8 +280,7 @@ def write_own(session: Session, images: NamedImages, options: Options = Options(
         *(_section(kind, of_kind) for kind, of_kind in steps.items()),
         *_figures(session, steps, far),
     ]
-    names = hashlib.sha256("\n".join(faces.names).encode(errors="surrogateescape")).hexdigest()
-    session.read.update({"images": images.digest(faces.names), "names of images": names})
+    session.note(images, faces.names)
     return session.report("own", "Own faces", numbers, sections)
 
 
@@ -376,8 +375,8 @@ def _figures(session: Session, steps: Mapping[str, Sequence[Step]], far: float) 
             rejects[kind] = (sizes, parts, None)
     sections = []
     for name, title, curves, value in (
-        ("accuracy", "Accuracy and size", accuracies, "accuracy, %"),
-        ("rejects", f"False rejects at a false-accept rate of {far:g}", rejects, "false rejects, %"),
+        ("own_accuracy", "Accuracy and size", accuracies, "accuracy, %"),
+        ("own_rejects", f"False rejects at a false-accept rate of {far:g}", rejects, "false rejects, %"),
     ):
         if curves:
             plot = resolution_plot(curves, value=value, resolution="size, pixels")

@@ -46,6 +46,7 @@ def write_projection(
     descending = sorted(resolutions, reverse=True)
     if len(names) * len(descending) < 5:
         raise DataError(f"{images.where}: {len(names)} images at {len(descending)} resolutions are too few to draw")
+    session.note(images, names)
     figures: list[Section] = []
     table: list[list[Cell]] = []
     for number, model in enumerate(session.models, start=1):

@@ -31,7 +31,7 @@ from btnet_eval.roc import Threshold
 from btnet_eval.session import Progress, Session, embed_at
 from btnet_eval.thresholds import Table, table, table_of_people
 from btnet_eval.verification import Pairs
-from btnet_eval.verify import embed_pairs
+from btnet_eval.verify import distinct_names, embed_pairs
 from btnet_ext import Bundle, InvalidOption
 from btnet_ext.compare import pair_name
 from btnet_ext.whole_files import whole_file
@@ -68,6 +68,11 @@ class LabeledPairs:
     pairs: Pairs
     images: NamedImages
     resolutions: Sequence[int]
+
+    @property
+    def names(self) -> list[str]:
+        """All images of the pairs, each once."""
+        return distinct_names(self.pairs)
 
     @property
     def impostors(self) -> int:
@@ -162,6 +167,7 @@ def write_recommendations(
 
     Returns the page's path, and what was found by model. Raises what `recommend_thresholds` raises, and OSError.
     """
+    session.note(labeled.images, labeled.names)
     found = {
         model.name: recommend_thresholds(model, labeled, session.cache, session.progress, fars=fars)
         for model in session.models

@@ -1,5 +1,6 @@
 """What every report is made with: models, their embeddings on disk, what was read and left out, where it all goes."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -50,6 +51,11 @@ class Run:
     problems: Problems = field(default_factory=Problems)
     progress: Progress | None = None
     read: dict[str, str] = field(default_factory=dict)
+
+    def note(self, images: NamedImages, names: Sequence[str]) -> None:
+        """Add the digest of images, of their names and contents, to what was read. Raises DataError as `digest`."""
+        whole = "\n".join([images.digest(names), *names])
+        self.read[images.where] = hashlib.sha256(whole.encode(errors="surrogateescape")).hexdigest()
 
     def draw(self, name: str, figure: Figure) -> str:
         """Save a figure as OUT/NAME.png and .svg; return the PNG's name, for `Section`. Raises OSError."""

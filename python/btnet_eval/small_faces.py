@@ -161,6 +161,7 @@ def _measure(
     strategies: Sequence[Strategy],
     measure: Callable[[_RowsOf], dict[str, float]],
 ) -> dict[str, dict[str, dict[str, float]]]:
+    session.note(images, list(sizes))
     numbers = {}
     for model in session.models:
         selected = embed_selected(model, images, sizes, strategies, session.cache, session.progress)

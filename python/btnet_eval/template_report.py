@@ -153,6 +153,7 @@ def write_templates(session: Session, data: TemplateData, resolutions: Sequence[
     descending = sorted(set(resolutions), reverse=True)
     if aggregation.norm_score:
         _check_lengths(session.models, data, descending[0])
+    session.note(data.images, data.faces.names)
     measured = {}
     for model in session.models:
         embedded = embed_faces(model, data, descending, aggregation, session.cache, session.progress)
@@ -282,7 +283,7 @@ def _roc_section(session: Session, measured: _Measured, resolutions: Sequence[in
             if tars is not None:
                 # Where all are accepted, nothing is left to be measured.
                 curves[f"{name}, {setting}"] = ([*tars, 1.0], [*tars.values(), 1.0])
-    figure = session.draw("roc", roc_plot(curves))
+    figure = session.draw("templates_roc", roc_plot(curves))
     return Section("ROC", [], [], f"Ten FARs a decade, up to {FARS[-1]}.", figure)
 
 

@@ -79,6 +79,7 @@ def write_upsampling(run: Run, images: NamedImages, resolutions: Sequence[int]) 
     """
     used: list[str] = []
     found = curve(_canonical_images(run, images, used), sorted(set(resolutions)))
+    run.note(images, used)
     plot = resolution_plot(
         {"bound": (found.relative, found.bounds, None)},
         value="bound of the error, of 255",

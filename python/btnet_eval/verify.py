@@ -1,5 +1,6 @@
 """Measures models on verification pairs at several resolutions, and writes the result as a report."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
@@ -109,6 +110,7 @@ def write_verification(session: Session, pairs: Pairs, images: NamedImages, reso
     Raises what `embed_pairs` and `PairEmbeddings.measure` raise, and OSError.
     """
     descending = sorted(resolutions, reverse=True)
+    session.note(images, distinct_names(pairs))
     embedded = {
         model.name: embed_pairs(model, pairs, images, descending, session.cache, session.progress)
         for model in session.models
@@ -122,11 +124,18 @@ def write_verification(session: Session, pairs: Pairs, images: NamedImages, reso
         for name, values in measured.items()
     }
     figures = _figures(session, embedded, measured, descending)
-    sections = [_accuracy_section(measured), *_tar_sections(measured), *figures]
+    sections = [_pairs_section(pairs), _accuracy_section(measured), *_tar_sections(measured), *figures]
     return session.report("verification", "Verification", numbers, sections)
 
 
 _Measured: TypeAlias = Mapping[str, Mapping[tuple[int, int], Verification]]
+
+
+def _pairs_section(pairs: Pairs) -> Section:
+    genuine = int(pairs.same.sum())
+    columns = ["pairs of one person", "of different ones", "folds", "images"]
+    counts = [genuine, len(pairs) - genuine, len(np.unique(pairs.folds)), len(distinct_names(pairs))]
+    return Section("Pairs", columns, [counts])
 
 
 def _accuracy_section(measured: _Measured) -> Section:
@@ -154,7 +163,8 @@ def _tar_sections(measured: _Measured) -> list[Section]:
                 [name, *(f"{100 * value.tars[far]:.2f}" for value in values.values())]
                 for name, values in measured.items()
             ],
-            "Percent, of all pairs together.",
+            "Percent, of all pairs together, between two resolutions in both directions. With fewer than "
+            f"{math.ceil(1 / far):,} pairs of different persons, none is accepted.",
         )
         for far in FARS
     ]
@@ -173,17 +183,17 @@ def _figures(
                 [100 * value.mean for value in found],
                 [100 * value.std for value in found],
             )
-    figures = {"accuracy": ("Accuracy and resolution", resolution_plot(accuracies, value="accuracy, %"))}
+    figures = {"verification_accuracy": ("Accuracy and resolution", resolution_plot(accuracies, value="accuracy, %"))}
     curves = {}
     for name, rows in embedded.items():
         for r in ascending:
             curve = roc(*rows.scores(r, r))
             curves[f"{name}, {r}&{r}"] = (curve.far, curve.tar)
-    figures["roc"] = ("ROC", roc_plot(curves))
+    figures["verification_roc"] = ("ROC", roc_plot(curves))
     for number, (name, rows) in enumerate(embedded.items(), start=1):
         distances = {}
         for r in ascending:
             scores, same = rows.scores(r, r)
             distances[f"{r}&{r}"] = (1 - scores[same], 1 - scores[~same])
-        figures[f"distances_{number}"] = (f"Cosine distances, {name}", distance_violins(distances))
+        figures[f"verification_distances_{number}"] = (f"Cosine distances, {name}", distance_violins(distances))
     return [Section(title, [], [], figure=session.draw(file, plot)) for file, (title, plot) in figures.items()]

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -290,13 +291,65 @@ def test_other_options(evaluate: Call, onnx_file: Path, people: Path, tmp_path: 
     options = "-m", onnx_file, "-o", tmp_path / "out"
     code, _, err = evaluate("identify", people, *options, "--resolutions", "112;14")
     assert (code, len(err)) == (2, 1)
-    assert "--resolutions must be numbers with commas, got '112;14'" in err[0]
+    assert "--resolutions must be numbers from 1 to 112 with commas, each once, got '112;14'" in err[0]
     code, _, err = evaluate("identify", tmp_path / "nowhere", *options)
     assert code == 1
     assert "nowhere is neither a folder nor a zip archive" in err[0]
     code, _, err = evaluate("own", people, *options, "-m", onnx_file)
     assert code == 1
     assert "each with a name of its own, not colours, colours" in err[0]
+
+
+@pytest.mark.parametrize("sizes", ["0", "-1", "113", "7,7", "", "abc", "99999999999999999999"])
+def test_sizes_that_cannot_be(sizes: str, evaluate: Call, people: Path, onnx_file: Path, tmp_path: Path) -> None:
+    code, _, err = evaluate("own", people, "-m", onnx_file, "-o", tmp_path / "out", f"--sizes={sizes}")
+    assert code == 2
+    assert f"--sizes must be numbers from 1 to 112 with commas, each once, got {sizes!r}" in err[0]
+
+
+def test_what_is_wrong_is_said_before_the_work(
+    evaluate: Call, people: Path, table: Path, onnx_file: Path, small_bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    measure = "thresholds", table, "-i", people, "-m", small_bundle
+    for arguments, message in (
+        (("own", people, "-m", onnx_file, "-o", tmp_path / "file"), "--out must be a folder, and"),
+        (("own", people, "-m", onnx_file, "-o", tmp_path / "file" / "x"), "cannot be made: Not a directory"),
+        (
+            ("own", people, "-m", onnx_file, "-o", tmp_path / "o", "--device", "cuda"),
+            "ONNX models run on the CPU in f32",
+        ),
+        ((*measure, "-o", tmp_path / "o", "--write", "--copy", tmp_path / "b"), "give --write or --copy, not both"),
+        ((*measure, "-o", tmp_path / "o", "--copy", tmp_path / "file"), "exists: it is not overwritten"),
+        ((*measure, "-o", tmp_path / "o", "--write", "--resolutions", "7"), "for all resolutions of the bundle"),
+        (
+            ("survface", people, "-m", onnx_file, "-o", tmp_path / "o"),
+            "has no .mat files: give their folder with --lists",
+        ),
+    ):
+        code, _, err = evaluate(*arguments)
+        assert (code, len(err)) == (2, 1)
+        assert message in err[0]
+    assert list((tmp_path / "o").iterdir()) == []
+
+
+def test_problems_are_told_of_what_fails_in_the_end(evaluate: Call, onnx_file: Path, tmp_path: Path) -> None:
+    for person in "ab":
+        (tmp_path / "bad" / person).mkdir(parents=True)
+        (tmp_path / "bad" / person / "0.jpg").write_bytes(b"no image")
+    code, _, err = evaluate("own", tmp_path / "bad", "-m", onnx_file, "-o", tmp_path / "out")
+    assert (code, len(err)) == (1, 2)
+    assert err[0].startswith("warning: 2 problems with the data")
+    assert "two persons or more, but has none" in err[1]
+
+
+def test_what_cannot_be_read_is_left_out(evaluate: Call, people: Path, onnx_file: Path, tmp_path: Path) -> None:
+    shutil.copytree(people, tmp_path / "people")
+    (tmp_path / "people" / "a" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    code, said, err = evaluate("identify", tmp_path / "people", "-m", onnx_file, "-o", tmp_path / "out")
+    assert code == 0
+    assert "gone.png cannot be read" in err[0]
+    assert result_of(said)["problems"]["count"] == 1
 
 
 @pytest.mark.parametrize("module", ["sklearn", "matplotlib"])

@@ -356,6 +356,7 @@ models[0].embed([np.full((112, 112, 3), 7, np.uint8)])
 thread = threading.Thread(target=models.clear)
 thread.start()
 thread.join()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
 try:
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 except KeyboardInterrupt:

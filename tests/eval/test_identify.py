@@ -235,9 +235,9 @@ def test_report(tmp_path: Path, images: NamedImages, people: OpenSet) -> None:
         assert tables[title]["rows"][0] == ["colours", *(f"{100 * rate:.2f}" for rate in expected)]
         assert tables[title]["rows"][1][0] == "grey"
     text = page.read_text()
-    assert 'src="top1.png"' in text
+    assert 'src="identification_top1.png"' in text
     assert "TPIR at FPIR 0.01" in (tmp_path / "out" / "identification.md").read_text()
-    assert (tmp_path / "out" / "top1.svg").stat().st_size > 1000
+    assert (tmp_path / "out" / "identification_top1.svg").stat().st_size > 1000
 
 
 def test_without_unmated_people(tmp_path: Path, images: NamedImages) -> None:

@@ -174,8 +174,8 @@ def test_report(tmp_path: Path, folder: Path) -> None:
     assert (counts["galleries"], counts["probes"], counts["mated probes"]) == ([4, 4], 24, [12, 12])
     assert result["numbers"]["aggregation"] == {"detector_score": True, "norm_score": False, "flip": True}
     text = page.read_text()
-    assert 'src="roc.png"' in text
-    assert (tmp_path / "out" / "roc.svg").stat().st_size > 1000
+    assert 'src="templates_roc.png"' in text
+    assert (tmp_path / "out" / "templates_roc.svg").stat().st_size > 1000
     assert data.pairs is not None
     assert data.search is not None
     for model in (SINGLE, BRANCHES):
@@ -266,7 +266,7 @@ def test_search_alone(tmp_path: Path, folder: Path) -> None:
     data = replace(read(folder, Problems()), pairs=None)
     page = write_templates(session_in(tmp_path, SINGLE), data, [112], Aggregation())
     assert "FAR" not in page.read_text()
-    assert not (tmp_path / "out" / "roc.png").exists()
+    assert not (tmp_path / "out" / "templates_roc.png").exists()
 
 
 def test_a_second_run_embeds_nothing(tmp_path: Path, folder: Path) -> None:

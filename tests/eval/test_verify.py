@@ -109,5 +109,6 @@ def test_report(tmp_path: Path, images: NamedImages, pairs: Pairs) -> None:
         assert numbers["tar"] == {str(far): tar for far, tar in expected.tars.items()}
         assert f"{100 * expected.mean:.2f} ± {100 * expected.std:.2f}" in page.read_text()
     for figure in ("accuracy", "roc", "distances_1", "distances_2"):
+        figure = f"verification_{figure}"
         assert f'src="{figure}.png"' in page.read_text()
         assert (tmp_path / "out" / f"{figure}.svg").stat().st_size > 1000
