@@ -32,6 +32,15 @@ def in_process(
     return run_main
 
 
+def without_module(module: str, package: str, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command of a package in a process in which a module cannot be imported."""
+    code = (
+        f"import sys; sys.modules[{module!r}] = None; sys.argv = {[command, *arguments]!r}; "
+        f"from {package}.cli import main; main()"
+    )
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the installed command in a process of its own."""
     command = [COMMAND, *map(str, arguments)]

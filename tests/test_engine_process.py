@@ -11,6 +11,7 @@ import pytest
 
 from btnet_ext import BtnetError, Bundle, Engine
 from bundle_copies import BundleCopy
+from letting_go import interrupted_after
 from reference import faces
 
 SEED = 17
@@ -142,24 +143,14 @@ def test_keyboard_interrupt(small_bundle: Path) -> None:
     assert took < whole / 2
 
 
-LET_GO_ELSEWHERE = """
-import signal, sys, threading
+MAKE = """
 from btnet_ext import Engine
-engines = [Engine(sys.argv[1], resolutions=[7])]
-thread = threading.Thread(target=engines.clear)
-thread.start()
-thread.join()
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
-try:
-    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-except KeyboardInterrupt:
-    print("interrupted")
+made = [Engine(sys.argv[1], resolutions=[7])]
 """
 
 
 def test_signals_after_another_thread_let_go_of_an_engine(small_bundle: Path) -> None:
-    """Python runs its handlers on the signal stack, which OpenVINO replaces by one that it unmaps in the end."""
-    assert run(LET_GO_ELSEWHERE, small_bundle).stdout == "interrupted\n"
+    assert interrupted_after(MAKE, small_bundle)
 
 
 FORK = """

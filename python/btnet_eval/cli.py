@@ -1,4 +1,4 @@
-"""The command btnet-eval. Everything but typer is imported only by the subcommands that need it."""
+"""The subcommands of btnet-eval. Everything but typer is imported only by the subcommands that need it."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -9,25 +9,20 @@ import typer
 
 from btnet_eval import cli_faces, cli_figures
 from btnet_eval.cli_session import (
+    COMMAND,
     Out,
     Resolutions,
+    app,
     file_digest,
     measuring,
     open_run,
     parse_resolutions,
 )
-from btnet_ext.commands import Command
-from btnet_ext.errors import BtnetError
 
 if TYPE_CHECKING:
     from btnet_eval.datasets.pairs import PairSet
     from btnet_eval.recommendations import LabeledPairs, LabeledPeople
     from btnet_eval.session import Session
-
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-
-# Modules that come with the extra "eval".
-_MODULES = ("faiss", "markdown_it", "matplotlib", "scipy", "sklearn", "threadpoolctl")
 
 PairsFile = Annotated[
     Path, typer.Argument(metavar="PAIRS", help="FILE.bin of insightface, pairs.txt of LFW or XQLFW, or a table, .tsv.")
@@ -50,9 +45,10 @@ def verify(
     """Tell pairs of faces of one person from others, at every two resolutions: accuracy, TAR at FAR, ROC."""
     from btnet_eval.verify import usable_pairs, write_verification
 
+    sides = parse_resolutions(resolutions)
     with _open_pairs(session, pairs, images) as found:
         usable = usable_pairs(found.known(session.problems), found.images, session.problems)
-        return write_verification(session, usable, found.images, parse_resolutions(resolutions))
+        return write_verification(session, usable, found.images, sides)
 
 
 @app.command()
@@ -201,7 +197,7 @@ def _parse_result(text: str) -> tuple[Path, str | None]:
 
 def main() -> None:
     """Run the command."""
-    Command(app, "btnet-eval", (BtnetError, ValueError, OSError), extra=("eval", _MODULES)).run()
+    COMMAND.run()
 
 
 if __name__ == "__main__":

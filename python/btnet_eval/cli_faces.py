@@ -53,10 +53,11 @@ def identify(
     from btnet_eval.identify import split_gallery, write_identification
     from btnet_eval.selection import image_sizes
 
+    sides = parse_resolutions(resolutions)
     with open_images(folder) as images:
         names = list(image_sizes(images.names(), images, session.problems, session.progress))
         people = split_gallery(names, session.problems, gallery_images=gallery_images, unmated=unmated)
-        return write_identification(session, images, people, parse_resolutions(resolutions))
+        return write_identification(session, images, people, sides)
 
 
 @measuring
@@ -79,8 +80,7 @@ def templates(
     from btnet_eval.template_measures import Search
     from btnet_eval.template_report import Aggregation, TemplateData, usable_faces, write_templates
 
-    lists = find_lists(meta)
-    problems = session.problems
+    sides, lists, problems = parse_resolutions(resolutions), find_lists(meta), session.problems
     with open_images(images) as crops:
         landmarks = lists.landmarks if detector_score or not aligned else None
         faces = read_faces(lists.faces, crops, problems, landmarks=landmarks, aligned=aligned)
@@ -92,9 +92,7 @@ def templates(
             search = Search(galleries, read_subjects(lists.probes, faces.templates, problems))
         data = TemplateData(faces, crops, pairs, search)
         session.read.update({str(path): file_digest(path) for path in lists.found})
-        return write_templates(
-            session, data, parse_resolutions(resolutions), Aggregation(detector_score, norm_score, flip)
-        )
+        return write_templates(session, data, sides, Aggregation(detector_score, norm_score, flip))
 
 
 @measuring

@@ -18,7 +18,6 @@ from btnet_eval.cli_session import (
     open_run,
     parse_preprocessing,
     parse_resolutions,
-    tell_problems,
 )
 
 if TYPE_CHECKING:
@@ -35,11 +34,7 @@ def upsampling(
     from btnet_eval.upsampling import write_upsampling
 
     with open_run(out, strict) as run, open_images(images) as faces:
-        try:
-            page = write_upsampling(run, faces, parse_resolutions(resolutions))
-        finally:
-            tell_problems(run)
-    typer.echo(page)
+        typer.echo(write_upsampling(run, faces, parse_resolutions(resolutions)))
 
 
 @measuring

@@ -1,4 +1,4 @@
-"""The options that all measurements of btnet-eval have, and the session that is made of them."""
+"""The command btnet-eval itself, the options that all its measurements have, and the session that is made of them."""
 
 import functools
 import hashlib
@@ -12,11 +12,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from btnet_ext.commands import Command, progress_bar
+from btnet_ext.errors import BtnetError
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from btnet_eval.models import Preprocessing
     from btnet_eval.session import Progress, Run, Session
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+# Modules that come with the extra "eval".
+_MODULES = ("faiss", "markdown_it", "matplotlib", "scipy", "sklearn", "threadpoolctl")
+
+COMMAND = Command(app, "btnet-eval", (BtnetError, ValueError, OSError), extra=("eval", _MODULES))
 
 
 class Color(str, Enum):
@@ -53,24 +64,13 @@ def measuring(command: Callable[..., Path]) -> Callable[..., None]:
         if "flip" in taken:
             options |= {"flip": False, "normalize": False}
         with open_session(**options) as session:
-            try:
-                page = command(session, **given)
-            finally:
-                tell_problems(session)
-            typer.echo(page)
+            typer.echo(command(session, **given))
 
     # Only by keyword may one that is required follow one that is not.
     options = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in (*own, *shared)]
     run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     run.__annotations__ = {option.name: option.annotation for option in options}
     return run
-
-
-def tell_problems(run: "Run") -> None:
-    """Say on stderr what was left out."""
-    if run.problems.count:
-        count, first = run.problems.count, " ".join(run.problems.messages[0].split())
-        typer.echo(f"btnet-eval: warning: {count} problems with the data, the first one: {first}", err=True)
 
 
 @contextmanager
@@ -89,8 +89,7 @@ def open_session(
     strict: Strict = False,
     normalize: bool = True,
 ) -> "Iterator[Session]":
-    """Yield a session with the models opened, and a progress bar on a terminal; normalize is no option."""
-    from btnet_eval.base import Problems
+    """Yield a session with the models opened, as `open_run` yields a run; normalize is no option."""
     from btnet_eval.cache import EmbeddingCache
     from btnet_eval.models import open_model
     from btnet_eval.session import Session
@@ -108,26 +107,24 @@ def open_session(
         for name in names
     ]
     cache = EmbeddingCache(core.cache_folder() / "embeddings")
-    with progress_bars() as progress:
-        yield Session(
-            models=models,
-            cache=cache,
-            out=out,
-            command=command_line(),
-            problems=Problems(strict=strict),
-            progress=progress,
-        )
+    with open_run(out, strict) as run:
+        yield Session(models=models, cache=cache, **vars(run))
 
 
 @contextmanager
 def open_run(out: Path, strict: bool) -> "Iterator[Run]":
-    """Yield a run that measures no model."""
+    """Yield a run with progress bars on a terminal; at its end, stderr says what was left out, also after an error."""
     from btnet_eval.base import Problems
     from btnet_eval.session import Run
 
     check_folder(out)
-    with progress_bars() as progress:
-        yield Run(out=out, command=command_line(), problems=Problems(strict=strict), progress=progress)
+    problems = Problems(strict=strict)
+    try:
+        with progress_bars() as progress:
+            yield Run(out=out, command=[COMMAND.name, *sys.argv[1:]], problems=problems, progress=progress)
+    finally:
+        if problems.count:
+            COMMAND.complain(f"warning: {problems.count} problems with the data, the first one: {problems.messages[0]}")
 
 
 def check_folder(out: Path) -> None:
@@ -138,11 +135,6 @@ def check_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise typer.BadParameter(f"--out {out} cannot be made: {error.strerror}") from error
-
-
-def command_line() -> list[str]:
-    """The command line of this process, for reports."""
-    return ["btnet-eval", *sys.argv[1:]]
 
 
 def file_digest(path: Path) -> str:
@@ -179,11 +171,8 @@ def _three_numbers(option: str, text: str) -> tuple[float, float, float]:
 @contextmanager
 def progress_bars() -> "Iterator[Progress]":
     """Yield what shows on a terminal how far everything is."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     tasks: dict[str, TaskID] = {}
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
+    with progress_bar() as bars:
 
         def show(what: str, done: int, total: int) -> None:
             if what not in tasks:

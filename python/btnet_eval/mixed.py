@@ -21,7 +21,7 @@ from btnet_eval.models import Model
 from btnet_eval.onnx_network import CANONICAL
 from btnet_eval.protocols import PROTOCOLS, generate
 from btnet_eval.report import Section
-from btnet_eval.session import Progress, Session
+from btnet_eval.session import Progress, Session, labelled
 from btnet_eval.verification import Accuracy, Pairs, accuracy
 from btnet_eval.verify import distinct_names, usable_pairs
 from btnet_ext import degrade, resize
@@ -84,11 +84,8 @@ def measure_mixed(
         def read(index: int, resolutions: npt.NDArray[np.int64] = resolutions) -> Image:
             return reduced(model, images.read(names[index]), int(resolutions[index]))
 
-        def report(done: int, total: int, protocol: str = protocol) -> None:
-            if progress is not None:
-                progress(f"{model.name}, {protocol}", done, total)
-
         key = hashlib.sha256(f"reduced {digest} ".encode() + resolutions.astype("<i8").tobytes()).hexdigest()
+        report = labelled(progress, f"{model.name}, {protocol}")
         rows = cache.rows(model, Images(key, len(names), read), None, progress=report)
         found[protocol] = accuracy(rows[0::2], rows[1::2], pairs.same, pairs.folds)
     return found

@@ -28,7 +28,7 @@ from btnet_eval.own_pairs import OwnPairs, make_pairs
 from btnet_eval.plots import resolution_plot
 from btnet_eval.recommendations import allows
 from btnet_eval.report import Result, Section
-from btnet_eval.session import Progress, Session
+from btnet_eval.session import Progress, Session, labelled
 from btnet_eval.thresholds import Threshold, recommend
 from btnet_eval.verification import accuracy, cosine_similarities
 from btnet_ext import InvalidOption, resize
@@ -212,9 +212,8 @@ class _Ladder:
         return self._rows(task, f"{size} px")
 
     def _rows(self, task: Images, what: str) -> Rows:
-        model, progress = self._inputs.model, self._progress
-        name = f"{model.name} at {what}"
-        report = None if progress is None else lambda done, total: progress(name, done, total)
+        model = self._inputs.model
+        report = labelled(self._progress, f"{model.name} at {what}")
         return self._cache.rows(model, task, None, progress=report)
 
 

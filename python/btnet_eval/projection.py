@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from btnet_eval.base import DataError, Problems
+from btnet_eval.base import DataError
 from btnet_eval.datasets.images import NamedImages
 from btnet_eval.plots import embedding_plot
 from btnet_eval.report import Cell, Section
+from btnet_eval.selection import image_sizes
 from btnet_eval.session import Session, embed_at
 from btnet_eval.verification import cosine_similarities
 from btnet_ext import InvalidOption
@@ -42,7 +43,9 @@ def write_projection(
         )
     if most < 1:
         raise InvalidOption(f"most must be at least 1, not {most}")
-    names = _chosen(images, most, session.problems)
+    everything = images.names()
+    places = np.linspace(0, len(everything) - 1, min(most, len(everything))).round().astype(int)
+    names = list(image_sizes([everything[place] for place in places], images, session.problems))
     descending = sorted(resolutions, reverse=True)
     if len(names) * len(descending) < 5:
         raise DataError(f"{images.where}: {len(names)} images at {len(descending)} resolutions are too few to draw")
@@ -62,18 +65,3 @@ def write_projection(
     numbers = {"images": len(names), "similarity": [dict(zip(columns, row, strict=True)) for row in table]}
     sections = [*figures, Section("Similarity", columns, table, note)]
     return session.report("projection", "Embeddings by resolution", numbers, sections)
-
-
-def _chosen(images: NamedImages, most: int, problems: Problems) -> list[str]:
-    """As many images as are wanted, evenly spread, without those that cannot be decoded."""
-    names = images.names()
-    places = np.linspace(0, len(names) - 1, min(most, len(names))).round().astype(int)
-    usable = []
-    for name in (names[place] for place in places):
-        try:
-            images.read(name)
-        except DataError as error:
-            problems.report(str(error))
-            continue
-        usable.append(name)
-    return usable

@@ -18,7 +18,7 @@ from btnet_eval.base import DataError, Problems, Rows
 from btnet_eval.cache import EmbeddingCache, Images
 from btnet_eval.datasets.images import NamedImages
 from btnet_eval.models import Model
-from btnet_eval.session import Progress
+from btnet_eval.session import Progress, labelled
 
 _INDICATORS: Mapping[str, Callable[[NDArray[np.int64]], NDArray[np.int64]]] = {
     "max": lambda sizes: sizes.max(axis=1),
@@ -135,7 +135,7 @@ def embed_selected(
         raise ValueError("strategies must be one at least")
     names = list(sizes)
     index = {name: place for place, name in enumerate(names)}
-    report = None if progress is None else lambda done, total: progress(model.name, done, total)
+    report = labelled(progress, model.name)
     whole = images.digest(names)
     if len(model.resolutions) == 1:
         task = Images(whole, len(names), lambda index: images.read(names[index]))

@@ -20,6 +20,11 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 """Is told what is being done, how much of it is done, and of how much."""
 
 
+def labelled(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+    """What `EmbeddingCache.rows` tells of its progress, for a `Progress`; None for None."""
+    return None if progress is None else partial(progress, what)
+
+
 def embed_at(
     model: Model,
     images: NamedImages,
@@ -30,11 +35,7 @@ def embed_at(
 ) -> dict[int, Rows]:
     """The embeddings (len(names), D) of named images, by resolution. Raises as `EmbeddingCache.rows`, and DataError."""
     task = Images(images.digest(names), len(names), lambda index: images.read(names[index]))
-    found = {}
-    for resolution in resolutions:
-        report = None if progress is None else partial(progress, f"{model.name} at {resolution} px")
-        found[resolution] = cache.rows(model, task, resolution, progress=report)
-    return found
+    return {r: cache.rows(model, task, r, progress=labelled(progress, f"{model.name} at {r} px")) for r in resolutions}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ from btnet_eval.datasets.images import NamedImages
 from btnet_eval.models import Model
 from btnet_eval.plots import roc_plot
 from btnet_eval.report import Section
-from btnet_eval.session import Progress, Session
+from btnet_eval.session import Progress, Session, labelled
 from btnet_eval.template_measures import FARS, FPIRS, RANKS, Identified, Measured, Search, mean, measure
 from btnet_eval.templates import Templates, aggregate
 
@@ -129,8 +129,7 @@ def embed_faces(
     def rows(what: str, images_digest: str, read_one: Callable[[int], Image]) -> dict[int, Rows]:
         task, found = Images(images_digest, len(faces.names), read_one), {}
         for r in resolutions:
-            label = f"{model.name} at {r} px{what}"
-            report = None if progress is None else _labelled(progress, label)
+            report = labelled(progress, f"{model.name} at {r} px{what}")
             found[r] = cache.rows(model, task, r, progress=report)
         return found
 
@@ -157,7 +156,7 @@ def write_templates(session: Session, data: TemplateData, resolutions: Sequence[
     measured = {}
     for model in session.models:
         embedded = embed_faces(model, data, descending, aggregation, session.cache, session.progress)
-        report = None if session.progress is None else _labelled(session.progress, f"{model.name}, settings measured")
+        report = labelled(session.progress, f"{model.name}, settings measured")
         measured[model.name] = _measure_settings(embedded, data, descending, aggregation.flip, report)
     sections = [_data_section(data, aggregation)]
     if data.pairs is not None:
@@ -171,10 +170,6 @@ def write_templates(session: Session, data: TemplateData, resolutions: Sequence[
 def _face(data: TemplateData, index: int) -> Image:
     image = data.images.read(data.faces.names[index])
     return image if data.faces.points is None else align(image, data.faces.points[index])
-
-
-def _labelled(progress: Progress, label: str) -> Callable[[int, int], None]:
-    return lambda done, total: progress(label, done, total)
 
 
 def _check(data: TemplateData, aggregation: Aggregation) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import uuid
 import warnings
 from collections.abc import Iterable, Iterator
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from btnet_ext.commands import Command
+from btnet_ext.commands import Command, progress_bar
 from btnet_ext.errors import BtnetError, InvalidImage
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ def _embed_into(
     embeddings = np.empty((len(sources), engine.dim), np.float32)
     resolutions = np.empty(len(sources), np.int32)
     names: list[str] = []
-    with _progress_bar() as progress:
+    with progress_bar() as progress:
         task = progress.add_task("embedding", total=len(sources))
         for batch in _batches(_readable(decode_all(sources), progress, task), batch_size):
             pixels = [image for _, image in batch]
@@ -156,13 +155,6 @@ def _embed_into(
         digest=engine.bundle.digest,
     )
     return len(names)
-
-
-def _progress_bar() -> Progress:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    return Progress(console=Console(stderr=True), disable=not sys.stderr.isatty())
 
 
 def _readable(
@@ -326,7 +318,7 @@ def build(
 
     bundle = Bundle.open(locate(model))
     batches = Batches.parse(batch)
-    with builder_for(target) as (library, built_for), _progress_bar() as progress:
+    with builder_for(target) as (library, built_for), progress_bar() as progress:
         for side in resolution or bundle.resolutions:
             key = plan_key(library, bundle, side, target=built_for, precision=precision, batches=batches)
             show = partial(_show_part, progress, progress.add_task(f"building {side} for {built_for}", total=1.0))

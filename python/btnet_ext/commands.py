@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Collection
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 # typer exports only this one of its usage errors; its parent is also that of unknown options and the like.
 _UsageError: Any = typer.BadParameter.__base__
@@ -79,3 +82,11 @@ class Command:
         if self.extra is None or not self._is_of_extra(error):
             return str(error)
         return f"{(error.name or '').partition('.')[0]} is not installed: pip install 'btnet-ext[{self.extra[0]}]'"
+
+
+def progress_bar() -> Progress:
+    """Return a progress bar on stderr, which shows itself on a terminal alone."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    return Progress(console=Console(stderr=True), disable=not sys.stderr.isatty())

@@ -16,7 +16,7 @@ from btnet_eval import cli
 from btnet_eval.verification import accuracy
 from btnet_ext import Bundle, Engine, resize
 from bundle_copies import BundleCopy
-from command_line import Call, in_process
+from command_line import Call, in_process, without_module
 from onnx_files import write_model
 
 SEED = 41
@@ -356,12 +356,11 @@ def test_what_cannot_be_read_is_left_out(evaluate: Call, people: Path, onnx_file
 @pytest.mark.parametrize(
     ("arguments", "status"), [(["identify", "faces", "-o", "out", "-m", "x.onnx"], 1), (["--help"], 0)]
 )
-def test_missing_extra(module: str, arguments: list[str], status: int, tmp_path: Path) -> None:
-    code = (
-        f"import sys; sys.modules[{module!r}] = None; sys.argv = ['btnet-eval', *{arguments!r}]; "
-        "from btnet_eval.cli import main; main()"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+def test_missing_extra(
+    module: str, arguments: list[str], status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = without_module(module, "btnet_eval", "btnet-eval", *arguments)
     assert result.returncode == status
     if status:
         assert result.stderr == f"btnet-eval: {module} is not installed: pip install 'btnet-ext[eval]'\n"

@@ -2,8 +2,6 @@
 
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from PIL import Image
 from btnet_eval.base import DataError
 from btnet_eval.models import Model, Preprocessing, open_model
 from btnet_ext import Engine, InvalidOption, ModelNotFound
+from letting_go import interrupted_after
 from onnx_files import DIM, Pixels, save, write_model
 
 IMAGENET = Preprocessing(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
@@ -347,24 +346,13 @@ def test_options_that_a_bundle_does_not_take(small_bundle: Path) -> None:
         open_model(small_bundle, selection=("median", "ceil"))
 
 
-LET_GO_ELSEWHERE = """
-import signal, sys, threading
+MAKE = """
 import numpy as np
 from btnet_eval.models import open_model
-models = [open_model(sys.argv[1])]
-models[0].embed([np.full((112, 112, 3), 7, np.uint8)])
-thread = threading.Thread(target=models.clear)
-thread.start()
-thread.join()
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
-try:
-    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-except KeyboardInterrupt:
-    print("interrupted")
+made = [open_model(sys.argv[1])]
+made[0].embed([np.full((112, 112, 3), 7, np.uint8)])
 """
 
 
 def test_signals_after_another_thread_let_go_of_a_model(onnx_path: Path) -> None:
-    """As for engines: OpenVINO takes back its signal stack in the thread that ends the last network."""
-    done = subprocess.run([sys.executable, "-c", LET_GO_ELSEWHERE, onnx_path], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr[-2000:]
+    assert interrupted_after(MAKE, onnx_path)

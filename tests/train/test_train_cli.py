@@ -1,7 +1,6 @@
 """The command btnet-train: what it writes, and that every error is one line on stderr."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 from arcface_layout import random_state, reference_forward
 
 from btnet_train.cli import main
+from command_line import without_module
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -130,12 +130,11 @@ def test_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
 @pytest.mark.parametrize("module", ["torch", "onnx"])
 @pytest.mark.parametrize(("arguments", "status"), [(["export", "--random", "o.btnet"], 1), (["--help"], 0)])
-def test_missing_extra(module: str, arguments: list[str], status: int, tmp_path: Path) -> None:
-    code = (
-        f"import sys; sys.modules[{module!r}] = None; sys.argv = ['btnet-train', *{arguments!r}]; "
-        "from btnet_train.cli import main; main()"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+def test_missing_extra(
+    module: str, arguments: list[str], status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = without_module(module, "btnet_train", "btnet-train", *arguments)
     assert result.returncode == status
     if status:
         assert result.stderr == f"btnet-train: {module} is not installed: pip install 'btnet-ext[train]'\n"

@@ -22,6 +22,7 @@ class NamedImages:
         self.where = where
         self._sources = sources
         self._opened = opened or ExitStack()
+        self._digests: dict[tuple[str, ...], str] = {}
 
     def __enter__(self) -> "NamedImages":
         return self
@@ -62,11 +63,17 @@ class NamedImages:
             raise DataError(str(error)) from error
 
     def digest(self, names: Iterable[str]) -> str:
-        """SHA-256, in hexadecimal, of the named files' contents in this order; the names do not count."""
-        whole = hashlib.sha256()
-        for name in names:
-            whole.update(hashlib.sha256(self.encoded(name)).digest())
-        return whole.hexdigest()
+        """SHA-256, in hexadecimal, of the named files' contents in this order; the names do not count.
+
+        They are read when it is first asked for.
+        """
+        wanted = tuple(names)
+        if wanted not in self._digests:
+            whole = hashlib.sha256()
+            for name in wanted:
+                whole.update(hashlib.sha256(self.encoded(name)).digest())
+            self._digests[wanted] = whole.hexdigest()
+        return self._digests[wanted]
 
     def _source(self, name: str) -> Source:
         try:
