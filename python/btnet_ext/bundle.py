@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from functools import cached_property
@@ -10,6 +11,18 @@ from typing import Any
 
 from btnet_ext._native import core
 from btnet_ext.errors import InvalidOption
+
+INPUT, OUTPUT = "input", "embedding"
+"""What every graph of a bundle calls its input and its output."""
+
+
+def describe_file(path: Path) -> dict[str, int | str]:
+    """Return what model.json says of a file of the bundle: its bytes, and their SHA-256."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
 
 
 class Bundle:

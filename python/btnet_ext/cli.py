@@ -5,30 +5,23 @@ from __future__ import annotations
 import json
 import logging
 import uuid
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from btnet_ext.commands import Command, progress_bar
-from btnet_ext.errors import BtnetError, InvalidImage
+from btnet_ext import cli_bundles
+from btnet_ext.cli_images import COMMAND, app, find_all, quieten_pillow, readable
+from btnet_ext.commands import progress_bar
+from btnet_ext.errors import BtnetError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
-    from btnet_ext.bundle import Bundle
     from btnet_ext.engine import Engine
     from btnet_ext.images import Pixels
     from btnet_ext.sources import Source
-
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-
-_COMMAND = Command(app, "btnet", (BtnetError, OSError, ImportError))
 
 _BATCH_BYTES = 2**28  # of pixels: keeps a batch of large photographs, given by mistake, within memory
 
@@ -76,9 +69,9 @@ def embed(
     if out.suffix != ".npz":
         raise typer.BadParameter(f"--out must end in .npz, got {str(out)!r}")
     branches = None if resolutions is None else _parse_resolutions(resolutions)
-    _quieten_pillow()
+    quieten_pillow()
     with ExitStack() as stack:
-        sources = _find_all(paths, stack)
+        sources = find_all(paths, stack)
         file = stack.enter_context(_new_file(out))
         from btnet_ext.engine import Engine
 
@@ -98,30 +91,11 @@ def embed(
         raise typer.Exit(1)
 
 
-def _quieten_pillow() -> None:
-    """Keep Pillow's remarks on odd metadata off stderr; pixels that it cannot read are errors in any case."""
-    warnings.filterwarnings("ignore", module=r"PIL\.")
-    logging.getLogger("PIL").setLevel(logging.CRITICAL)
-
-
 def _parse_resolutions(text: str) -> list[int]:
     try:
         return [int(resolution) for resolution in text.split(",")]
     except ValueError:
         raise typer.BadParameter(f"--resolutions must be numbers with commas, got {text!r}") from None
-
-
-def _find_all(paths: list[Path], open_archives: ExitStack) -> list[Source]:
-    """List the images at all paths. Raises OSError for a path that cannot be opened, BtnetError where none has any."""
-    from btnet_ext.sources import SUFFIXES, find_images
-
-    found = {path: find_images(path, open_archives) for path in paths}
-    empty = [str(path) for path in paths if not found[path]]
-    if len(empty) == len(paths):
-        raise BtnetError(f"no images in {', '.join(empty)}: expected files ending in {', '.join(sorted(SUFFIXES))}")
-    for path in empty:
-        _COMMAND.complain(f"warning: no images in {path}")
-    return [source for path in paths for source in found[path]]
 
 
 def _embed_into(
@@ -137,7 +111,7 @@ def _embed_into(
     names: list[str] = []
     with progress_bar() as progress:
         task = progress.add_task("embedding", total=len(sources))
-        for batch in _batches(_readable(decode_all(sources), progress, task), batch_size):
+        for batch in _batches(readable(decode_all(sources), progress, task), batch_size):
             pixels = [image for _, image in batch]
             rows = slice(len(names), len(names) + len(batch))
             embeddings[rows] = engine.embed(pixels, **options)
@@ -155,18 +129,6 @@ def _embed_into(
         digest=engine.bundle.digest,
     )
     return len(names)
-
-
-def _readable(
-    images: Iterable[tuple[Source, Pixels | InvalidImage]], progress: Progress, task: TaskID
-) -> Iterator[tuple[str, Pixels]]:
-    """Yield names and pixels; name the images that could not be decoded, above the progress bar."""
-    for source, image in images:
-        if isinstance(image, InvalidImage):
-            progress.console.out(_COMMAND.line(image), highlight=False)
-            progress.advance(task)
-        else:
-            yield source.name, image
 
 
 def _batches(images: Iterable[tuple[str, Pixels]], batch_size: int) -> Iterator[list[tuple[str, Pixels]]]:
@@ -206,58 +168,6 @@ def _new_file(target: Path) -> Iterator[BinaryIO]:
 
 
 @app.command()
-def info(
-    model: Annotated[str, typer.Argument(metavar="BUNDLE", help="Name of a model, or path of a bundle.")],
-    verify: Annotated[bool, typer.Option("--verify", help="Check the SHA-256 of every file.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Show what a bundle holds and what its model was trained on."""
-    from btnet_ext.bundle import Bundle
-    from btnet_ext.models import locate
-
-    bundle = Bundle.open(locate(model))
-    if verify:
-        bundle.verify()
-    description = _describe(bundle) | ({"verified": True} if verify else {})
-    if as_json:
-        typer.echo(json.dumps(description, indent=2))
-        return
-    for name, value in description.items():
-        typer.echo(f"{name:<12}{_as_text(value)}")
-
-
-def _describe(bundle: Bundle) -> dict[str, Any]:
-    metadata = bundle.metadata
-    files = bundle.path / "model.json", *(bundle.path / name for name in metadata["files"])
-    return {
-        "name": bundle.name,
-        "path": str(bundle.path),
-        "arch": bundle.arch,
-        "width": bundle.width,
-        "dim": bundle.dim,
-        "resolutions": list(bundle.resolutions),
-        "precisions": list(bundle.precisions),
-        "input": metadata["input"],
-        "selection": metadata["selection"],
-        "license": bundle.license,
-        "digest": bundle.digest,
-        "bytes": sum(file.stat().st_size for file in files),
-        "thresholds": metadata.get("thresholds", {}),
-        "training": metadata.get("training", {}),
-    }
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(_as_text, value))
-    if isinstance(value, dict):
-        return "; ".join(f"{name}: {_as_text(below)}" for name, below in value.items()) or "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return str(value)
-
-
-@app.command()
 def compare(
     first: Annotated[Path, typer.Argument(metavar="A", help="An image of a face.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
@@ -278,7 +188,7 @@ def compare(
     from btnet_ext.engine import Engine
     from btnet_ext.sources import Source, decode
 
-    _quieten_pillow()
+    quieten_pillow()
     images = [decode(Source(str(path), path.read_bytes)) for path in (first, second)]
     found = compare_faces(Engine(model), images, far=far, least_tar=least_tar)
     if as_json:
@@ -291,54 +201,8 @@ def compare(
     )
 
 
-@app.command()
-def build(
-    model: Annotated[str, typer.Argument(metavar="BUNDLE", help="Name of a model, or path of a bundle.")],
-    precision: Annotated[str, typer.Option(help="f32, f16 or int8.")] = "f16",
-    batch: Annotated[
-        str, typer.Option(metavar="MIN:OPT:MAX", help="Sizes of batches: least, the one to be fast for, most.")
-    ] = "1:32:256",
-    resolution: Annotated[
-        list[int] | None, typer.Option(metavar="R", help="Branch to build; may be repeated. [default: all]")
-    ] = None,
-    target: Annotated[
-        str,
-        typer.Option(
-            help="cuda or cuda:N for a GPU of this machine; without one, ampere+ for all RTX cards from Ampere on, or "
-            "sm75 for Turing; auto for cuda where that can be, else ampere+."
-        ),
-    ] = "auto",
-) -> None:
-    """Build TensorRT engines into the cache, ahead of their first use. For RTX cards, this needs no GPU."""
-    from btnet_ext.bundle import Bundle
-    from btnet_ext.cuda import builder_for
-    from btnet_ext.models import locate
-    from btnet_ext.tensorrt import plan_key, prepare_plan
-    from btnet_ext.trt_plans import Batches
-
-    bundle = Bundle.open(locate(model))
-    batches = Batches.parse(batch)
-    with builder_for(target) as (library, built_for), progress_bar() as progress:
-        for side in resolution or bundle.resolutions:
-            key = plan_key(library, bundle, side, target=built_for, precision=precision, batches=batches)
-            show = partial(_show_part, progress, progress.add_task(f"building {side} for {built_for}", total=1.0))
-            typer.echo(f"{side}: {prepare_plan(library, bundle, key, show)}")
-
-
-def _show_part(progress: Progress, task: TaskID, done: float) -> None:
-    progress.update(task, completed=done)
-
-
-@app.command()
-def models() -> None:
-    """List the models that can be named, and where they are looked for."""
-    from btnet_ext import models as known
-
-    for name in known.list():
-        typer.echo(f"{name}  {known.path(name)}")
-    typer.echo("looked for in")
-    for folder in known.folders():
-        typer.echo(f"  {folder}{'' if folder.is_dir() else '  (not there)'}")
+for command in (cli_bundles.info, cli_bundles.quantize, cli_bundles.build, cli_bundles.models):
+    app.command()(command)
 
 
 @app.command()
@@ -351,7 +215,7 @@ def doctor() -> None:
         typer.echo(f"{finding.name:<14}{'PROBLEM: ' if finding.is_problem else ''}{finding.text}")
     problems = [finding for finding in findings if finding.is_problem]
     for problem in problems:
-        _COMMAND.complain(f"{problem.name}: {problem.text}")
+        COMMAND.complain(f"{problem.name}: {problem.text}")
     if problems:
         raise typer.Exit(1)
 
@@ -359,7 +223,7 @@ def doctor() -> None:
 def main() -> None:
     """Run the command."""
     logging.basicConfig(format="btnet: %(message)s")
-    _COMMAND.run()
+    COMMAND.run()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Files that are written whole or not at all."""
+"""Files and directories that are written whole or not at all."""
 
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,6 +40,42 @@ def whole_file(path: Path) -> Iterator[Callable[[bytes], None]]:
             part.rename(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_directory(path: Path) -> Iterator[Path]:
+    """Yield a new directory to write files into, which takes the place of `path` at the end, flushed to the disk.
+
+    After an error nothing is left of it, and what was there before stays.
+    """
+    replaces = path.exists()
+    mark = f".{path.name}.{uuid.uuid4().hex}"
+    folder, old = path.parent / f"{mark}.new", path.parent / f"{mark}.old"
+    folder.mkdir()
+    try:
+        yield folder
+        for written in (*folder.iterdir(), folder):
+            _sync(written)
+        if replaces:
+            path.rename(old)
+        folder.rename(path)
+        _sync(path.parent)
+    except BaseException:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    if replaces:
+        shutil.rmtree(old)
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or directory to the disk, so that the rename cannot overtake what was written."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -1,27 +1,24 @@
 """Writes a trunk and its branches as a bundle, format 1: model.json, a graph for each, weights.bin."""
 
-import hashlib
 import json
 import os
-import shutil
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import onnx
 import torch
 
+from btnet_ext.bundle import describe_file
+from btnet_ext.weights_file import WEIGHTS, WeightsFile
+from btnet_ext.whole_files import whole_directory
 from btnet_train.networks import IResNet
-from btnet_train.onnx_graph import WeightsFile, build_model
+from btnet_train.onnx_graph import build_model
 from btnet_train.topology import CANONICAL
 
 FORMAT = 1
 INPUT = {"color": "rgb", "mean": [127.5] * 3, "std": [127.5] * 3, "filter": "bicubic"}
 """What arcface_torch and BTNet expect of an image; mean and std in units of 0..255."""
-
-_WEIGHTS = "weights.bin"
 
 
 def check_target(out: str | os.PathLike[str], overwrite: bool = False) -> None:
@@ -66,16 +63,17 @@ def write_bundle(
     _check_choice("indicator", indicator, ("max", "min", "avg"))
     _check_choice("rounding", rounding, ("floor", "near", "ceil"))
     _check_choice("storage", storage, ("f32", "f16"))
+    check_target(out, overwrite)
     resolutions = sorted(networks)
     graphs = {str(resolution): f"branch_{resolution}.onnx" for resolution in resolutions}
-    with _new_directory(Path(out), overwrite) as folder:
-        with (folder / _WEIGHTS).open("xb") as file:
-            weights = WeightsFile(file, _WEIGHTS)
+    with whole_directory(Path(out)) as folder:
+        with (folder / WEIGHTS).open("xb") as file:
+            weights = WeightsFile(file)
             # The trunk comes first, so that its tensors lie together whatever branches there are.
             for resolution in reversed(resolutions):
                 model = _build_model(networks[resolution], weights, half=storage == "f16")
                 (folder / graphs[str(resolution)]).write_bytes(model.SerializeToString(deterministic=True))
-        files = {file: _describe(folder / file) for file in (*graphs.values(), _WEIGHTS)}
+        files = {file: describe_file(folder / file) for file in (*graphs.values(), WEIGHTS)}
         metadata = {
             "format": FORMAT,
             "name": name,
@@ -127,45 +125,3 @@ def _build_model(network: IResNet, weights: WeightsFile, half: bool) -> onnx.Mod
         return build_model(network, weights, half=half)
     except ValueError as error:
         raise ValueError(f"networks[{network.resolution}]: {error}") from None
-
-
-def _describe(path: Path) -> dict[str, int | str]:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
-
-
-@contextmanager
-def _new_directory(target: Path, overwrite: bool) -> Iterator[Path]:
-    """Yield a new sibling of `target` to write into; it becomes `target`, or is removed after an error."""
-    check_target(target, overwrite)
-    replaces = target.exists()
-    mark = f".{target.name}.{uuid.uuid4().hex}"
-    folder, old = target.parent / f"{mark}.new", target.parent / f"{mark}.old"
-    folder.mkdir()
-    try:
-        yield folder
-        for path in (*folder.iterdir(), folder):
-            _sync(path)
-        if replaces:
-            target.rename(old)
-        folder.rename(target)
-        _sync(target.parent)
-    except BaseException:
-        if old.exists() and not target.exists():
-            old.rename(target)
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    if replaces:
-        shutil.rmtree(old)
-
-
-def _sync(path: Path) -> None:
-    """Flush a file or directory to the disk, so that the rename cannot overtake what was written."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

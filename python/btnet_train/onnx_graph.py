@@ -4,8 +4,7 @@ The graphs are built with onnx.helper rather than traced: the result then does n
 exporter, BatchNormalization stays unfolded, and the same networks give the same bytes.
 """
 
-import hashlib
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,44 +13,11 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
+from btnet_ext.weights_file import WeightsFile
 from btnet_train.networks import IResNet, Unit
-
-ALIGNMENT = 4096
-"""Every tensor begins at a multiple of this many bytes, a page, so that it can be mapped by itself."""
 
 _OPSET = 17
 _IR_VERSION = 8  # the one that came with opset 17
-_TYPES = {"float16": TensorProto.FLOAT16, "float32": TensorProto.FLOAT}
-
-
-class WeightsFile:
-    """The file of weights being written: every distinct tensor, by its bytes, once and aligned.
-
-    location: what the graphs call the file, relative to their own folder.
-    """
-
-    def __init__(self, file: BinaryIO, location: str) -> None:
-        self._file = file
-        self._location = location
-        self._offsets: dict[bytes, int] = {}
-
-    def add(self, name: str, values: npt.NDArray[np.floating], shape: tuple[int, ...]) -> TensorProto:
-        """Write the bytes unless they are there already, and return an initializer that points to them.
-
-        values: float32 or float16, which is also the type of the initializer.
-        """
-        content = values.astype(values.dtype.newbyteorder("<")).tobytes()
-        key = hashlib.sha256(content).digest()
-        if key not in self._offsets:
-            self._file.write(bytes(-self._file.tell() % ALIGNMENT))
-            self._offsets[key] = self._file.tell()
-            self._file.write(content)
-        proto = TensorProto(name=name, data_type=_TYPES[values.dtype.name], dims=shape)
-        proto.data_location = TensorProto.EXTERNAL
-        place = {"location": self._location, "offset": self._offsets[key], "length": len(content)}
-        for field, value in place.items():
-            proto.external_data.add(key=field, value=str(value))
-        return proto
 
 
 def build_model(network: IResNet, weights: WeightsFile, *, half: bool = False) -> onnx.ModelProto:
