@@ -6,6 +6,7 @@ test_tensorrt_contract.py holds its names and signatures against those of the re
 import ctypes
 import enum
 import json
+import weakref
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +23,7 @@ class Calls(list[tuple[Any, ...]]):
     def __init__(self) -> None:
         super().__init__()
         self.failing: dict[str, str] = {}  # name of a call: what the log says then
+        self.ended: list[str] = []  # objects of which nobody has a reference any more
 
     def works(self, logger: Any, name: str, *arguments: Any) -> bool:
         self.append((name, *arguments))
@@ -165,6 +167,7 @@ def make_stand_in(name: str, version: str, calls: Calls) -> ModuleType:
             self._session = onnxruntime.InferenceSession(model, one_thread())
             self._shape: tuple[int, ...] = ()
             self._addresses: dict[str, int] = {}
+            weakref.finalize(self, calls.ended.append, "context")
 
         def set_device_memory(self, memory: int, size: int) -> None:
             calls.append(("set_device_memory", memory, size, id(self)))
@@ -195,7 +198,8 @@ def make_stand_in(name: str, version: str, calls: Calls) -> ModuleType:
         USER_MANAGED = 2
 
     class IRuntimeCache:
-        pass
+        def __init__(self) -> None:
+            weakref.finalize(self, calls.ended.append, "kernels")
 
     class IRuntimeConfig:
         def set_execution_context_allocation_strategy(self, strategy: Any) -> None:
@@ -221,6 +225,7 @@ def make_stand_in(name: str, version: str, calls: Calls) -> ModuleType:
             description, _, self._model = plan.partition(b"\n")
             self.description = json.loads(description)
             self._logger = logger
+            weakref.finalize(self, calls.ended.append, "engine")
 
         def create_runtime_config(self) -> IRuntimeConfig:
             return IRuntimeConfig()
@@ -237,6 +242,7 @@ def make_stand_in(name: str, version: str, calls: Calls) -> ModuleType:
         def __init__(self, logger: Any) -> None:
             self._logger = logger
             calls.append(("Runtime",))
+            weakref.finalize(self, calls.ended.append, "runtime")
 
         def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
             if not calls.works(self._logger, "deserialize_cuda_engine"):

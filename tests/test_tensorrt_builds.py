@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from onnx import ModelProto
+from onnx import ModelProto, helper, numpy_helper
 
 from btnet_ext import Bundle, BundleError
 from btnet_ext.tensorrt import plan_cache, plan_key
@@ -51,6 +52,28 @@ def test_turing_in_single_precision(small_bundle: Path) -> None:
 @pytest.fixture
 def copy(small_bundle: Path, tmp_path: Path) -> BundleCopy:
     return BundleCopy(small_bundle, tmp_path / "copy.btnet")
+
+
+def quantize_input(model: ModelProto) -> None:
+    """Put Q/DQ before the first convolution, in the form that TensorRT takes: int8, with zero at zero."""
+    model.graph.initializer.extend(
+        [numpy_helper.from_array(np.float32(1 / 127), "step"), numpy_helper.from_array(np.int8(0), "zero")]
+    )
+    first = model.graph.node[0]
+    assert first.op_type == "Conv"
+    quantize = helper.make_node("QuantizeLinear", [first.input[0], "step", "zero"], ["quantized"], "quantize")
+    restore = helper.make_node("DequantizeLinear", ["quantized", "step", "zero"], ["restored"], "restore")
+    first.input[0] = "restored"
+    model.graph.node.insert(0, quantize)
+    model.graph.node.insert(1, restore)
+
+
+def test_graphs_with_quantisation_in_them(copy: BundleCopy) -> None:
+    name = "branch_7_int8.onnx"
+    copy.write_file(name, (copy.path / "branch_7.onnx").read_bytes())
+    copy.edit_graph(quantize_input, name)
+    copy.edit_model(lambda model: model["graphs"].update(int8=model["graphs"]["f32"] | {"7": name}))
+    assert build(copy.path, 7, "int8", AMPERE_AND_LATER)
 
 
 def stride_of_the_shortcut(model: ModelProto) -> None:

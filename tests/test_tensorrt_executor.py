@@ -152,6 +152,19 @@ def test_contexts_of_a_branch_share_compiled_kernels(
     assert caches[0] != caches[2]
 
 
+def test_objects_of_tensorrt_end_before_those_that_they_use(
+    bundle: Bundle, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", make_stand_in("tensorrt_rtx", "1.7.1.1", calls))
+    executor = make(bundle)
+    for count in (1, 2):
+        run(executor, 7, draw(count, 7))
+    assert calls.ended == []
+    del executor
+    assert calls.ended == ["context", "context", "kernels", "engine", "runtime"]
+
+
 def test_a_plan_is_not_built_again_for_want_of_memory(bundle: Bundle, calls: Calls) -> None:
     make(bundle)
     calls.clear()

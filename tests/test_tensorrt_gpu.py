@@ -14,13 +14,14 @@ from btnet_ext.tensorrt import TensorRTExecutor
 from btnet_ext.trt_library import Gpu, find_tensorrt
 from btnet_ext.trt_plans import Batches
 from missing import give_up
-from reference import cosines, faces
+from reference import Embeddings, faces
 from stand_in_tensorrt import one_thread
 
 pytestmark = pytest.mark.tensorrt
 
 SEED = 42
-LOWEST = {"f32": 0.99999, "f16": 0.9999}
+FARTHEST = {"f32": 1e-4, "f16": 0.014}
+"""Distance of embeddings, as a part of their length. Weights in TF32 alone make 5e-4; 0.014 is a cosine of 0.9999."""
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,11 @@ class Buffer:
         self.address = self._memory.data_ptr()
 
 
+def check(actual: Embeddings, expected: Embeddings, precision: str) -> None:
+    distances = np.linalg.norm(actual - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    assert distances.max() <= FARTHEST[precision]
+
+
 @pytest.mark.parametrize("precision", ["f32", "f16"])
 def test_on_a_gpu(small_bundle: Path, gpu: Gpu, precision: str) -> None:
     bundle = Bundle.open(small_bundle)
@@ -59,14 +65,14 @@ def test_on_a_gpu(small_bundle: Path, gpu: Gpu, precision: str) -> None:
             torch.cuda.synchronize()
             executor.enqueue(*work)
             stream.synchronize()
-            assert cosines(rows.cpu().numpy(), expected).min() >= LOWEST[precision]
+            check(rows.cpu().numpy(), expected, precision)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, stream=stream):
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="relaxed"):  # as the pipeline
                 executor.enqueue(*work)
             rows.zero_()
             graph.replay()
             torch.cuda.synchronize()
-            assert cosines(rows.cpu().numpy(), expected).min() >= LOWEST[precision]
+            check(rows.cpu().numpy(), expected, precision)
 
 
 @pytest.mark.parametrize("precision", ["f32", "f16"])
@@ -75,4 +81,4 @@ def test_engine_on_a_gpu(small_bundle: Path, gpu: Gpu, precision: str) -> None:
     expected = Engine(small_bundle).embed(images, flip=True)
     engine = Engine(small_bundle, device="cuda", precision=precision)
     for _ in range(3):  # cold, recording graphs, replaying them
-        assert cosines(engine.embed(images, flip=True), expected).min() >= LOWEST[precision]
+        check(engine.embed(images, flip=True), expected, precision)

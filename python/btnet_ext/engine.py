@@ -148,10 +148,12 @@ class Engine:
         _check_flags(flip=flip, normalize=normalize)
         if not _is_integer(batch_size, 1, sys.maxsize):
             raise InvalidOption(f"batch_size must be a positive integer, not {batch_size!r}")
+        if is_array(images):
+            pixels = as_pixel_list(images, color=self._color, memory=self._memory)
+            blocks = (pixels[start : start + batch_size] for start in range(0, len(pixels), batch_size))
+            return (self._native.embed(block, flip=flip, normalize=normalize) for block in blocks)
         if isinstance(images, (str, bytes)) or not isinstance(images, Iterable):
             raise InvalidOption(f"images must be an iterable of images, not a {type(images).__name__}")
-        if is_array(images):
-            images = as_pixel_list(images, color=self._color, memory=self._memory)
         return self._blocks(iter(images), batch_size, flip, normalize)
 
     def _blocks(

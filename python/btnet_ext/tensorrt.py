@@ -10,11 +10,11 @@ from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
 
 from btnet_ext._native import core
-from btnet_ext.bundle import Bundle
+from btnet_ext.bundle import INPUT, OUTPUT, Bundle
 from btnet_ext.errors import BackendUnavailable, BtnetError, InvalidOption
 from btnet_ext.trt_build import Progress, build_plan
 from btnet_ext.trt_library import Gpu, find_tensorrt, make_logger, plan_target
-from btnet_ext.trt_plans import INPUT, OUTPUT, Batches, PlanCache, PlanKey
+from btnet_ext.trt_plans import Batches, PlanCache, PlanKey
 
 BATCHES = Batches(1, 32, 256)
 
@@ -122,13 +122,14 @@ class TensorRTExecutor:
         self._progress = progress
         self._cache = plan_cache()
         self._lock = threading.Lock()
-        self._logger = make_logger(self._library)
-        self._runtime = self._library.Runtime(self._logger)
         self._allocate = allocate
-        self._engines: dict[int, Any] = {}
-        self._kernels: dict[int, Any] = {}  # compiled ones, which the contexts of an engine share
+        # They end in this order, each before what it uses.
         self._contexts: dict[tuple[int, int, int], _Context] = {}
         self._memory: dict[tuple[int, int], _Block] = {}
+        self._kernels: dict[int, Any] = {}  # compiled ones, which the contexts of an engine share
+        self._engines: dict[int, Any] = {}
+        self._logger = make_logger(self._library)
+        self._runtime = self._library.Runtime(self._logger)
         for resolution in bundle.resolutions if resolutions is None else resolutions:
             key = plan_key(
                 self._library,

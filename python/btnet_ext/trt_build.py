@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from btnet_ext.bundle import Bundle
+from btnet_ext.bundle import INPUT, Bundle
 from btnet_ext.errors import BackendUnavailable, BundleError, InvalidOption
 from btnet_ext.trt_library import AMPERE_AND_LATER, TURING, make_logger
-from btnet_ext.trt_plans import INPUT, PlanKey
+from btnet_ext.trt_plans import PlanKey
 
 PRECISIONS = ("f32", "f16", "int8")
 

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from btnet_ext.bundle import Bundle
-from btnet_ext.errors import BackendUnavailable, BundleError
-from btnet_ext.trt_plans import INPUT, OUTPUT
+from btnet_ext.bundle import INPUT, Bundle
+from btnet_ext.errors import BundleError
+from btnet_ext.onnx_graphs import Constants, attributes, fold_casts, read_graph, signature
 
-_Constants = dict[str, npt.NDArray[Any]]
 _HALF_BODY = ("Conv", "BatchNormalization", "PRelu", "Add", "Flatten")  # what may come before the fully connected layer
 
 
@@ -39,54 +36,26 @@ def load_graph(
         BackendUnavailable: the bundle has no int8 graphs.
         BundleError: the graph cannot be read, or is not of a form that can be computed in this precision.
     """
-    path = _graph_path(bundle, resolution, precision)
-    try:
-        model = onnx.load(path)
-        onnx.checker.check_model(model)
-    except (OSError, ValueError, DecodeError, onnx.checker.ValidationError) as error:
-        raise BundleError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-    _check_interface(model.graph, (3, resolution, resolution), bundle.dim, path)
+    model = read_graph(bundle, resolution, "int8" if precision == "int8" else "f32")
     if precision == "int8":
         return model
     try:
         return _rewrite(model, half=precision == "f16", head_as_convolution=head_as_convolution)
     except (KeyError, ValueError) as error:
-        raise BundleError(f"{path} cannot be computed in {precision} by TensorRT: {error}") from error
-
-
-def _graph_path(bundle: Bundle, resolution: int, precision: str) -> Path:
-    graphs = bundle.metadata["graphs"]
-    stored = "int8" if precision == "int8" else "f32"
-    if stored not in graphs:
-        raise BackendUnavailable("precision 'int8' is not available: the bundle has no int8 graphs; use 'f32' or 'f16'")
-    name: str = graphs[stored][str(resolution)]
-    return bundle.path / name
-
-
-def _check_interface(graph: onnx.GraphProto, image: tuple[int, ...], dim: int, path: Path) -> None:
-    constants = {tensor.name for tensor in graph.initializer}
-    tensors = [[value for value in graph.input if value.name not in constants], list(graph.output)]
-    for kind, values, name, shape in zip(("input", "output"), tensors, (INPUT, OUTPUT), (image, (dim,)), strict=True):
-        if len(values) != 1 or _signature(values[0]) != (name, TensorProto.FLOAT, shape):
-            raise BundleError(f"{path} must have one {kind}, {name!r}, float32 of shape (N, {str(shape)[1:-1]})")
-
-
-def _signature(value: onnx.ValueInfoProto) -> tuple[str, int, tuple[int, ...]]:
-    """Name, type, and shape behind the axis of the batch; a size that is not known is 0."""
-    tensor = value.type.tensor_type
-    return value.name, tensor.elem_type, tuple(axis.dim_value for axis in tensor.shape.dim[1:])
+        name = bundle.metadata["graphs"]["f32"][str(resolution)]
+        raise BundleError(f"{bundle.path / name} cannot be computed in {precision} by TensorRT: {error}") from error
 
 
 def _rewrite(model: onnx.ModelProto, half: bool, head_as_convolution: bool) -> onnx.ModelProto:
     graph = model.graph
-    constants: _Constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    nodes = _fold_batch_norms(_fold_casts(graph.node, constants), constants)
+    constants: Constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    nodes = _fold_batch_norms(fold_casts(graph.node, constants), constants)
     if half:
         nodes = _halve(nodes, constants)
     if head_as_convolution:
         nodes = _convolve_head(nodes, constants)
     element = TensorProto.FLOAT16 if half else TensorProto.FLOAT
-    shape: list[int | str | None] = ["N", *_signature(graph.input[0])[2]]
+    shape: list[int | str | None] = ["N", *signature(graph.input[0])[2]]
     used = {name for node in nodes for name in node.input}
     rewritten = helper.make_graph(
         nodes,
@@ -102,19 +71,7 @@ def _as_stored(value: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return value.astype(np.float32) if value.dtype == np.float64 else value
 
 
-def _fold_casts(nodes: Sequence[NodeProto], constants: _Constants) -> list[NodeProto]:
-    """Drop the casts behind weights that are stored in half precision; the result is in `constants`."""
-    kept = []
-    for node in nodes:
-        if node.op_type == "Cast" and node.input[0] in constants:
-            element = helper.tensor_dtype_to_np_dtype(_attributes(node)["to"])
-            constants[node.output[0]] = constants[node.input[0]].astype(element)
-        else:
-            kept.append(node)
-    return kept
-
-
-def _fold_batch_norms(nodes: Sequence[NodeProto], constants: _Constants) -> list[NodeProto]:
+def _fold_batch_norms(nodes: Sequence[NodeProto], constants: Constants) -> list[NodeProto]:
     """Fold each BatchNormalization into the Conv or Gemm before it; `nodes` are changed. All is done in float64.
 
     One that follows something else stays, reduced to scale and shift. (It cannot be folded into a convolution behind
@@ -136,24 +93,20 @@ def _fold_batch_norms(nodes: Sequence[NodeProto], constants: _Constants) -> list
     return kept
 
 
-def _attributes(node: NodeProto) -> dict[str, Any]:
-    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-
-
-def _scale_and_shift(node: NodeProto, constants: _Constants) -> tuple[npt.NDArray[np.float64], ...]:
+def _scale_and_shift(node: NodeProto, constants: Constants) -> tuple[npt.NDArray[np.float64], ...]:
     weight, bias, mean, variance = (constants[name].astype(np.float64) for name in node.input[1:])
-    scale = weight / np.sqrt(variance + _attributes(node).get("epsilon", 1e-5))
+    scale = weight / np.sqrt(variance + attributes(node).get("epsilon", 1e-5))
     return scale, bias - mean * scale
 
 
-def _is_foldable(node: NodeProto, constants: _Constants) -> bool:
+def _is_foldable(node: NodeProto, constants: Constants) -> bool:
     """Whether outputs of `node` are rows of a constant weight times something, plus a constant bias."""
-    plain = node.op_type == "Conv" or (node.op_type == "Gemm" and _attributes(node) == {"transB": 1})
+    plain = node.op_type == "Conv" or (node.op_type == "Gemm" and attributes(node) == {"transB": 1})
     return plain and all(name in constants for name in node.input[1:])
 
 
 def _fold_into(
-    node: NodeProto, scale: npt.NDArray[np.float64], shift: npt.NDArray[np.float64], constants: _Constants
+    node: NodeProto, scale: npt.NDArray[np.float64], shift: npt.NDArray[np.float64], constants: Constants
 ) -> None:
     """Make `node`, a Conv or Gemm, compute scale * y + shift, where it computed y."""
     data, weight, *bias = node.input
@@ -165,7 +118,7 @@ def _fold_into(
 
 
 def _batch_norm(
-    node: NodeProto, scale: npt.NDArray[np.float64], shift: npt.NDArray[np.float64], constants: _Constants
+    node: NodeProto, scale: npt.NDArray[np.float64], shift: npt.NDArray[np.float64], constants: Constants
 ) -> NodeProto:
     parameters = {"scale": scale, "shift": shift, "mean": np.zeros_like(scale), "variance": np.ones_like(scale)}
     names = [f"{node.output[0]}:{name}" for name in parameters]
@@ -181,7 +134,7 @@ def _first_gemm(nodes: Sequence[NodeProto]) -> int:
     return first
 
 
-def _halve(nodes: Sequence[NodeProto], constants: _Constants) -> list[NodeProto]:
+def _halve(nodes: Sequence[NodeProto], constants: Constants) -> list[NodeProto]:
     """Compute everything before the fully connected layer in float16. ValueError where that cannot be done."""
     first = _first_gemm(nodes)
     body, head = nodes[:first], nodes[first:]
@@ -206,7 +159,7 @@ def _half(name: str, values: npt.NDArray[Any]) -> npt.NDArray[np.float16]:
     return rounded
 
 
-def _convolve_head(nodes: Sequence[NodeProto], constants: _Constants) -> list[NodeProto]:
+def _convolve_head(nodes: Sequence[NodeProto], constants: Constants) -> list[NodeProto]:
     """Write the fully connected layer as a convolution over a map of one pixel."""
     first = _first_gemm(nodes)
     gemm = nodes[first]

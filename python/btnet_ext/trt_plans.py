@@ -12,9 +12,6 @@ from typing import NamedTuple
 from btnet_ext.errors import InvalidOption
 from btnet_ext.whole_files import whole_file
 
-INPUT, OUTPUT = "input", "embedding"
-"""Names of the one input and the one output of the networks in plans, and of the graphs in bundles."""
-
 FORMAT = b"btnet plan 1\n"
 """First line of a file. It counts up when graphs are made in another way, since plans of before are then old."""
 

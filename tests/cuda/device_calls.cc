@@ -40,4 +40,22 @@ void* device_pin(std::size_t bytes) {
 
 int device_unpin(void* memory) { return cudaFreeHost(memory); }
 
+/// A stream that the default stream does not wait for; null where there is none.
+void* device_make_stream() {
+  cudaStream_t stream = nullptr;
+  return cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess ? stream : nullptr;
+}
+
+int device_end_stream(CUstream_st* stream) { return cudaStreamDestroy(stream); }
+
+/// Has a stream wait for what is in another one by now.
+int device_let_wait(CUstream_st* stream, CUstream_st* other) {
+  cudaEvent_t event = nullptr;
+  if (const cudaError_t status = cudaEventCreateWithFlags(&event, cudaEventDisableTiming)) return status;
+  cudaError_t status = cudaEventRecord(event, other);
+  if (status == cudaSuccess) status = cudaStreamWaitEvent(stream, event, 0);
+  cudaEventDestroy(event);
+  return status;
+}
+
 }  // extern "C"

@@ -4,8 +4,10 @@ import ctypes
 import importlib.util
 import sys
 import sysconfig
+import time
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -50,7 +52,8 @@ class Device:
     def __init__(self, module: ModuleType, calls: Path) -> None:
         self.module = module
         self._library = ctypes.CDLL(str(calls))
-        self._library.device_upload.restype = self._library.device_pin.restype = ctypes.c_void_p
+        for function in ("device_upload", "device_pin", "device_make_stream"):
+            getattr(self._library, function).restype = ctypes.c_void_p
         self._works: dict[int, Callable[[], None]] = {}
         self._callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda number: self._works[number]())
 
@@ -64,6 +67,18 @@ class Device:
         """Have a stream copy between the device and pinned memory."""
         addresses = map(ctypes.c_void_p, (stream, to, start))
         self._check("device_copy", *addresses, ctypes.c_size_t(size))
+
+    def make_stream(self, owner: object) -> int:
+        """Return a stream, for as long as `owner` lives, that the default stream does not wait for."""
+        stream = self._library.device_make_stream()
+        if stream is None:
+            raise RuntimeError("device_make_stream: there is none")
+        weakref.finalize(owner, self._check, "device_end_stream", ctypes.c_void_p(stream))
+        return int(stream)
+
+    def let_wait(self, stream: int, other: int) -> None:
+        """Have a stream wait for what is in another one by now."""
+        self._check("device_let_wait", ctypes.c_void_p(stream), ctypes.c_void_p(other))
 
     def upload(self, array: np.ndarray) -> "UploadedArray":
         return UploadedArray(self, array)
@@ -134,8 +149,31 @@ class UploadedArray:
             "version": 3,
         }
 
+    def let_wait(self, stream: int) -> None:
+        """Have a stream wait until the values are there: they are."""
+
     def __del__(self) -> None:
         self._device.free(self._memory)
+
+
+class LateArray(UploadedArray):
+    """As a library returns it that goes on in a stream of its own: the values, in C order, come after a while."""
+
+    STEPS = 100  # many, since emulated streams take turns
+    DELAY = 5e-4  # seconds, of each
+
+    def __init__(self, device: Device, array: np.ndarray) -> None:
+        super().__init__(device, np.zeros(array.shape, array.dtype))
+        self._stream = device.make_stream(self)
+        pinned = device.pin(self, array.shape, array.dtype.type)
+        pinned[:] = array
+        for _ in range(self.STEPS):
+            device.call_in(self._stream, partial(time.sleep, self.DELAY))
+        device.copy_in(self._stream, self._memory, pinned.ctypes.data, pinned.nbytes)
+        self.__cuda_array_interface__["stream"] = self._stream
+
+    def let_wait(self, stream: int) -> None:
+        self._device.let_wait(stream, self._stream)
 
 
 class _Tensor(ctypes.Structure):
@@ -185,6 +223,7 @@ class DLPackArray:
 
     def __dlpack__(self, *, stream: int) -> object:
         self.streams.append(stream)
+        self._array.let_wait(stream)
         new = ctypes.pythonapi.PyCapsule_New
         new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
         return new(ctypes.addressof(self._tensor), self._name, None)

@@ -28,14 +28,14 @@ cudaError_t cudaGetDeviceCount(int* count) {
 
 cudaError_t cudaGetDevice(int* index) {
   if (fails()) return done(cudaErrorUnknown);
-  *index = device().current == nullptr ? 0 : device().current->device;
+  *index = current_device();
   return cudaSuccess;
 }
 
 cudaError_t cudaSetDevice(int index) {
   if (fails()) return done(cudaErrorUnknown);
   if (index < 0 || index >= device().count) return done(cudaErrorInvalidDevice);
-  device().current = &device().contexts.try_emplace(index, CUctx_st{index}).first->second;
+  current() = &device().contexts.try_emplace(index, CUctx_st{index}).first->second;
   return cudaSuccess;
 }
 
@@ -44,12 +44,12 @@ cudaError_t cudaInitDevice(int, unsigned, unsigned) {
 }
 
 CUresult cuCtxGetCurrent(CUcontext* context) {
-  *context = device().current;
+  *context = current();
   return CUDA_SUCCESS;
 }
 
 CUresult cuCtxSetCurrent(CUcontext context) {
-  device().current = context;
+  current() = context;
   return CUDA_SUCCESS;
 }
 
@@ -72,9 +72,11 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* address) {
   if (fails()) return done(cudaErrorUnknown);
   *attributes = {};
-  for (const auto& [memory, bytes] : device().blocks) {
+  for (const auto& [memory, block] : device().blocks) {
     const auto* start = static_cast<const std::byte*>(memory);
-    if (address >= start && address < start + bytes) attributes->type = cudaMemoryTypeDevice;
+    if (address < start || address >= start + block.bytes) continue;
+    attributes->type = cudaMemoryTypeDevice;
+    attributes->device = block.device;
   }
   return cudaSuccess;
 }
@@ -87,7 +89,7 @@ cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
 #if defined(__SANITIZE_ADDRESS__)
   __asan_poison_memory_region(*memory, bytes);
 #endif
-  here.blocks.emplace(*memory, bytes);
+  here.blocks.emplace(*memory, Block{bytes, current_device()});
   here.used += bytes;
   return cudaSuccess;
 }
@@ -99,9 +101,9 @@ cudaError_t cudaFree(void* memory) {
   const auto block = here.blocks.find(memory);
   if (block == here.blocks.end()) return done(cudaErrorInvalidValue);
 #if defined(__SANITIZE_ADDRESS__)
-  __asan_unpoison_memory_region(memory, block->second);
+  __asan_unpoison_memory_region(memory, block->second.bytes);
 #endif
-  here.used -= block->second;
+  here.used -= block->second.bytes;
   here.blocks.erase(block);
   ::operator delete(memory, std::align_val_t{kAlignment});
   return cudaSuccess;
@@ -129,12 +131,9 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
   });
 }
 
-cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind) {
-  if (fails()) return done(cudaErrorInvalidValue);
-  advance(idle);
-  const OpenMemory open;
-  if (bytes > 0) std::memcpy(to, from, bytes);
-  return cudaSuccess;
+cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
+  const cudaError_t status = cudaMemcpyAsync(to, from, bytes, kind, cudaStreamLegacy);
+  return status == cudaSuccess ? wait([] { return device().legacy.items.empty(); }) : status;
 }
 
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void* argument) {
@@ -144,7 +143,7 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void*
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   if (fails()) return done(cudaErrorUnknown);
-  *stream = new CUstream_st;
+  *stream = new CUstream_st{current_device()};
   device().streams.push_back(*stream);
   return cudaSuccess;
 }
@@ -159,34 +158,32 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   if (fails()) return done(cudaErrorLaunchFailure);
-  if (stream == cudaStreamLegacy) return wait(idle);
-  return wait([stream] { return stream->items.empty(); });
+  return wait([items = &resolve(stream)->items] { return items->empty(); });
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   if (fails()) return done(cudaErrorInvalidResourceHandle);
-  if (event->recorded > 0) stream->items.push_back({{}, event, event->recorded});
+  if (event->recorded > 0) resolve(stream)->items.push_back({{}, device().events.at(event), event->recorded});
   return cudaSuccess;
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   if (fails()) return done(cudaErrorUnknown);
-  *event = new CUevent_st;
-  device().events.insert(*event);
+  const auto made = std::make_shared<CUevent_st>(CUevent_st{current_device()});
+  device().events.emplace(*event = made.get(), made);
   return cudaSuccess;
 }
 
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
-  advance(idle);
-  device().events.erase(event);
-  delete event;
+  device().events.erase(event);  // it lives on in the work that knows it
   return cudaSuccess;
 }
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   if (fails()) return done(cudaErrorInvalidResourceHandle);
+  if (resolve(stream) == stream && stream->device != event->device) return done(cudaErrorInvalidResourceHandle);
   const std::uint64_t recording = ++event->recorded;
-  return put(stream, [event, recording] { event->reached = recording; });
+  return put(stream, [event = device().events.at(event), recording] { event->reached = recording; });
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {

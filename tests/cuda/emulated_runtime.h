@@ -14,7 +14,9 @@
 ///
 /// Work that is put into a stream does not run at once. It waits until somebody waits for it, and then the streams take
 /// turns in an order drawn from a seed, each in its own order and after the events it waits for: what a missing event
-/// can break does break under some seed. Under AddressSanitizer device memory is out of bounds for the host.
+/// can break does break under some seed. Each thread has a current device; a kernel in a stream of another one, and an
+/// event of one device in a stream of another, are errors. Under AddressSanitizer device memory is out of bounds for
+/// the host.
 namespace emulated {
 
 /// What is alive: to be zero once everything has been given back.
@@ -23,6 +25,9 @@ struct Live {
   bool operator==(const Live& other) const;
 };
 Live live();
+
+/// Blocks of memory of one device that are alive.
+std::size_t blocks_on(int device);
 
 void set_seed(std::uint64_t seed);
 void set_devices(int count);           ///< 0: as without a driver
@@ -35,7 +40,8 @@ std::size_t calls();
 /// The nth call from now on fails, counted from 1; 0: none does. Allocations fail for want of memory.
 void fail_at(std::size_t nth);
 
-/// Puts work into a stream, as a kernel launch does; an exception from it is what waiting for the stream reports.
+/// Puts work into a stream of the current device, as a kernel launch does; an exception from it is what waiting for the
+/// stream reports.
 void enqueue(cudaStream_t stream, std::function<void()> work);
 
 /// The message of the last work that threw.

@@ -8,6 +8,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <random>
 #include <set>
 #include <string>
@@ -17,6 +18,7 @@
 
 // The types that CUDA declares and never defines are defined here.
 struct CUevent_st {
+  int device;
   std::uint64_t recorded = 0, reached = 0;
 };
 
@@ -27,12 +29,13 @@ struct CUctx_st {
 struct CUstream_st {
   struct Item {
     std::function<void()> work;
-    const CUevent_st* awaited = nullptr;  // with `recording`: runs only once the event has got there
+    std::shared_ptr<const CUevent_st> awaited = nullptr;  // with `recording`: runs only once the event has got there
     std::uint64_t recording = 0;
   };
-  std::deque<Item> items;
+  int device;
+  std::deque<Item> items = {};
   bool capturing = false;
-  std::vector<std::function<void()>> captured;
+  std::vector<std::function<void()>> captured = {};
 };
 
 struct CUgraph_st {
@@ -45,16 +48,22 @@ struct CUgraphExec_st {
 
 namespace emulated {
 
+struct Block {
+  std::size_t bytes;
+  int device;
+};
+
+/// All devices of the machine.
 struct Device {
   int count = 1, major = 9;
   std::map<int, CUctx_st> contexts;  // by device
-  CUcontext current = nullptr;
   bool recordable = true;
   std::size_t capacity = std::size_t{1} << 40, used = 0;
-  std::map<void*, std::size_t> blocks;  // device memory
+  std::map<void*, Block> blocks;  // device memory
   std::set<void*> pinned;
+  CUstream_st legacy{0};              // the default stream; all others are made so that it does not wait for them
   std::vector<CUstream_st*> streams;  // in the order they were made
-  std::set<CUevent_st*> events;
+  std::map<CUevent_st*, std::shared_ptr<CUevent_st>> events;
   std::size_t graphs = 0;
   std::size_t calls = 0, fail_at = 0;
   std::mt19937_64 random{0};
@@ -64,6 +73,15 @@ struct Device {
 };
 
 Device& device();
+
+/// The context of the calling thread; may be null.
+CUcontext& current();
+
+/// Where the calling thread's calls go: to its context's device, or to the first one.
+int current_device();
+
+/// The stream that a caller means: its own, or the default stream.
+CUstream_st* resolve(cudaStream_t stream);
 
 /// Remembers an error for cudaGetLastError; returns `status`.
 cudaError_t done(cudaError_t status);

@@ -13,11 +13,11 @@ namespace {
 
 void set_access([[maybe_unused]] bool open) {
 #if defined(__SANITIZE_ADDRESS__)
-  for (const auto& [memory, bytes] : device().blocks) {
+  for (const auto& [memory, block] : device().blocks) {
     if (open) {
-      __asan_unpoison_memory_region(memory, bytes);
+      __asan_unpoison_memory_region(memory, block.bytes);
     } else {
-      __asan_poison_memory_region(memory, bytes);
+      __asan_poison_memory_region(memory, block.bytes);
     }
   }
 #endif
@@ -49,6 +49,17 @@ Device& device() {
   return instance;
 }
 
+CUcontext& current() {
+  static thread_local CUcontext context = nullptr;
+  return context;
+}
+
+int current_device() { return current() == nullptr ? 0 : current()->device; }
+
+CUstream_st* resolve(cudaStream_t stream) {
+  return stream == nullptr || stream == cudaStreamLegacy ? &device().legacy : stream;
+}
+
 cudaError_t done(cudaError_t status) {
   if (status != cudaSuccess) device().last = status;
   return status;
@@ -64,8 +75,9 @@ OpenMemory::~OpenMemory() { set_access(false); }
 
 bool advance(const std::function<bool()>& reached) {
   while (!reached()) {
-    std::vector<CUstream_st*> ready;
-    for (CUstream_st* stream : device().streams) {
+    std::vector<CUstream_st*> all = device().streams, ready;
+    all.push_back(&device().legacy);
+    for (CUstream_st* stream : all) {
       if (runnable(*stream)) ready.push_back(stream);
     }
     if (ready.empty()) return false;
@@ -80,15 +92,16 @@ cudaError_t wait(const std::function<bool()>& reached) {
 }
 
 bool idle() {
-  return std::all_of(device().streams.begin(), device().streams.end(),
-                     [](const CUstream_st* stream) { return stream->items.empty(); });
+  return device().legacy.items.empty() && std::all_of(device().streams.begin(), device().streams.end(),
+                                                      [](const CUstream_st* stream) { return stream->items.empty(); });
 }
 
 cudaError_t put(cudaStream_t stream, std::function<void()> work) {
-  if (stream->capturing) {
-    stream->captured.push_back(std::move(work));
+  CUstream_st* to = resolve(stream);
+  if (to->capturing) {
+    to->captured.push_back(std::move(work));
   } else {
-    stream->items.push_back({std::move(work)});
+    to->items.push_back({std::move(work)});
   }
   return cudaSuccess;
 }
@@ -101,6 +114,11 @@ bool Live::operator==(const Live& other) const {
 Live live() {
   const Device& here = device();
   return {here.blocks.size(), here.pinned.size(), here.streams.size(), here.events.size(), here.graphs};
+}
+
+std::size_t blocks_on(int index) {
+  const auto& blocks = device().blocks;
+  return std::count_if(blocks.begin(), blocks.end(), [index](const auto& it) { return it.second.device == index; });
 }
 
 void set_seed(std::uint64_t seed) { device().random.seed(seed); }
@@ -118,6 +136,10 @@ void fail_at(std::size_t nth) {
 void enqueue(cudaStream_t stream, std::function<void()> work) {
   if (fails()) {
     done(cudaErrorLaunchOutOfResources);
+    return;
+  }
+  if (resolve(stream) == stream && stream->device != current_device()) {
+    done(cudaErrorInvalidResourceHandle);
     return;
   }
   put(stream, std::move(work));

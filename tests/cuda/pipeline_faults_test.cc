@@ -79,6 +79,26 @@ TEST_F(PipelineTest, TheContextOfTheThreadStays) {
   }
 }
 
+// Whatever the current device of the thread is: none, as in a new thread, or another one.
+TEST_F(PipelineTest, EverythingIsOnItsDevice) {
+  emulated::set_devices(3);
+  PipelineOptions options;
+  options.device = 2;
+  const Pipeline pipeline = make(options);
+  const std::vector<Image> images = mixed(9, 13);
+  const std::vector<float> wanted = expected(on_host(images));
+  for (const int current : {-1, 1}) {
+    std::vector<float> actual;
+    std::thread([&] {
+      if (current >= 0) cudaSetDevice(current);
+      for (int repeat = 0; repeat < 3; ++repeat) actual = embed(pipeline, on_host(images));
+    }).join();
+    expect_same(actual, wanted);
+  }
+  EXPECT_GT(emulated::blocks_on(2), 0U);
+  EXPECT_EQ(emulated::blocks_on(2), emulated::live().device_blocks);
+}
+
 TEST_F(PipelineTest, NetworksThatCannotBeRecordedRunAsTheyAre) {
   emulated::set_recordable(false);
   std::vector<std::string> log;

@@ -5,6 +5,7 @@ import io
 import logging
 import sys
 import threading
+import weakref
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +14,14 @@ from typing import Any
 import devices
 import numpy as np
 import pytest
-from devices import Device, DLPackArray, EmulatedDevice
+from devices import Device, DLPackArray, EmulatedDevice, LateArray
 from kernels import GPU
 from PIL import Image
 
 from btnet_ext import BackendUnavailable, BtnetError, Engine, InvalidImage, InvalidOption, cuda
-from btnet_ext.trt_library import Gpu
+from btnet_ext.device_arrays import DeviceMemory
+from btnet_ext.images import as_pixel_list
+from btnet_ext.trt_library import Gpu, find_tensorrt
 from reference import cosines
 
 SEED = 12
@@ -87,10 +90,10 @@ def test_equals_the_cpu(device: Device, small_bundle: Path, flip: bool, normaliz
 
 @pytest.fixture(scope="module")
 def crops(data_folder: Path) -> list[np.ndarray]:
-    """Every eighth native crop, and others shrunk to 5 to 60 px: all branches are in use."""
+    """The native crops, and the same shrunk to 5 to 60 px: all branches are in use."""
     with zipfile.ZipFile(data_folder / "celeba" / "native_crops.zip") as archive:
         names = sorted(name for name in archive.namelist() if not name.endswith("/"))
-        images = [Image.open(io.BytesIO(archive.read(name))).convert("RGB") for name in names[::8]]
+        images = [Image.open(io.BytesIO(archive.read(name))).convert("RGB") for name in names]
     sides = np.random.default_rng(SEED).integers(5, 61, len(images))
     shrunk = [image.resize((side, side), Image.Resampling.BOX) for image, side in zip(images, sides, strict=True)]
     return [np.asarray(image) for image in (*images, *shrunk)]
@@ -123,6 +126,9 @@ def test_images_in_device_memory(device: Device, small_bundle: Path) -> None:
     check(engine.embed([*mixed, device.upload(images[0][::-1, :, ::-1])]), expected)
     batch = np.stack([images[0]] * 3)
     check(engine.embed(device.upload(batch)), np.repeat(expected[:1], 3, axis=0))
+    blocks = list(engine.embed_stream(device.upload(batch), batch_size=2))
+    assert [len(block) for block in blocks] == [2, 1]
+    check(np.concatenate(blocks), np.repeat(expected[:1], 3, axis=0))
     np.testing.assert_array_equal(engine.select(mixed), engine.select(images))
 
 
@@ -133,6 +139,34 @@ def test_images_through_dlpack(device: Device, small_bundle: Path) -> None:
     arrays = [DLPackArray(device.upload(image)) for image in (*images, flipped)]
     check(engine.embed(arrays), Engine(small_bundle).embed([*images, flipped]))
     assert [array.streams for array in arrays] == [[1]] * 4  # the legacy default stream, which is waited for
+
+
+@pytest.mark.parametrize("interface", [lambda array: array, DLPackArray], ids=["CUDA array interface", "DLPack"])
+def test_images_that_another_library_still_writes(device: Device, small_bundle: Path, interface: Any) -> None:
+    images = noise(5, 40)
+    engine = Engine(small_bundle, device="cuda")
+    check(engine.embed([interface(LateArray(device, image)) for image in images]), Engine(small_bundle).embed(images))
+
+
+def test_arrays_live_as_long_as_what_is_made_of_them(device: Device) -> None:
+    array = device.upload(np.zeros((2, 9, 9, 3), np.uint8))
+    alive = weakref.ref(array)
+    images = as_pixel_list(array, memory=DeviceMemory(device.module, 0))
+    del array, images[0]
+    assert alive() is not None
+    del images[0]
+    assert alive() is None
+
+
+def test_another_device_than_the_first(emulated_device: EmulatedDevice, small_bundle: Path) -> None:
+    emulated_device.set_devices(2)
+    images = noise(6, 20)
+    engine = Engine(small_bundle, device="cuda:1")
+    with emulated_device.module.CurrentDevice(1):
+        arrays: list[Any] = [emulated_device.upload(image) for image in images[:2]]
+    check(engine.embed([*arrays, *images[2:]]), Engine(small_bundle).embed(images))
+    with pytest.raises(InvalidImage, match=r"images\[1\] is in the memory of cuda:0, expected that of cuda:1"):
+        engine.embed([images[0], emulated_device.upload(images[1])])
 
 
 @pytest.mark.parametrize(
@@ -281,6 +315,23 @@ def test_auto_without_a_driver(
         assert Engine(small_bundle, device="auto", resolutions=[7]).device == "cpu"
     assert "using 'cpu', since device 'cuda:0' is not available" in caplog.text
     assert "error 35" in caplog.text
+
+
+def test_without_tensorrt(
+    emulated_device: EmulatedDevice,
+    small_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(cuda, "find_tensorrt", find_tensorrt)
+    for name in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, name, None)
+    missing = "there is no TensorRT to use: tensorrt cannot be imported"
+    with pytest.raises(BackendUnavailable, match=missing):
+        Engine(small_bundle, device="cuda")
+    with caplog.at_level(logging.INFO, logger="btnet_ext"):
+        assert Engine(small_bundle, device="auto", resolutions=[7]).device == "cpu"
+    assert missing in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,17 @@
 """What tests marked `gpu` run is built, and says what is wrong where there is no GPU."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import devices
 import nvcc
+import pytest
 from kernels import HERE, SOURCES
+
+ROOT = Path(__file__).parents[2]
 
 CALL_KERNELS = """
 import sys
@@ -57,3 +61,21 @@ def test_device_calls(cuda_home: Path, tmp_path: Path) -> None:
     messages = run_without_gpu(CALL_DEVICE, devices.build_calls(tmp_path, cuda_home))
     assert messages[:2] == ["device_upload: no 9 bytes", "device_pin: no 12 bytes"]
     assert messages[2] in ("device_free: CUDA's error 35", "device_free: CUDA's error 100")
+
+
+@pytest.mark.parametrize("wanted", ["AUTO", "ON"])
+def test_a_toolkit_that_is_too_old(wanted: str, tmp_path: Path) -> None:
+    """With CUDA 12.4 everything else is built and the end says why, unless the CUDA part was asked for."""
+    if shutil.which("cmake") is None:
+        pytest.skip("no cmake")
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include" / "cuda_runtime_api.h").write_text("#define CUDART_VERSION 12040\n")
+    compiler = tmp_path / "nvcc"
+    compiler.write_text(f"#!/bin/sh\necho '#$ TOP={tmp_path}' >&2\n")
+    compiler.chmod(0o755)
+    command = ["cmake", "-S", str(ROOT), "-B", str(tmp_path / "build"), f"-DPython_EXECUTABLE={sys.executable}"]
+    command += [f"-DBTNET_NVCC={compiler}", f"-DBTNET_CUDA={wanted}"]
+    configured = subprocess.run(command, capture_output=True, text=True)
+    assert (configured.returncode == 0) == (wanted == "AUTO")
+    output = " ".join((configured.stdout + configured.stderr).split())
+    assert f"since {compiler} is of CUDA 12.4, which has no sm_120" in output.replace("and /", "since /")
