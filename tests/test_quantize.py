@@ -318,3 +318,9 @@ def test_a_folder_without_faces(call: Call, source: Path, tmp_path: Path) -> Non
     status, _, err = call("quantize", source, "--calibrate", source)
     assert status == 1
     assert "no images in" in err[-1]
+
+
+def test_tensorrt_rtx_builds_it(call: Call, quantized: Path) -> None:
+    status, out, err = call("build", quantized, "--precision", "int8", "--resolution", 14, "--batch", "1:2:4")
+    assert (status, err) == (0, [])
+    assert out.startswith("14: ")
