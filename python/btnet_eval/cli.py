@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     from btnet_eval.session import Session
 
 PairsFile = Annotated[
-    Path, typer.Argument(metavar="PAIRS", help="FILE.bin of insightface, pairs.txt of LFW or XQLFW, or a table, .tsv.")
+    Path,
+    typer.Argument(
+        metavar="PAIRS",
+        exists=True,
+        dir_okay=False,
+        help="FILE.bin of insightface, pairs.txt of LFW or XQLFW, or a table, .tsv.",
+    ),
 ]
 PairsImages = Annotated[
     Path | None, typer.Option("--images", "-i", help="Folder or zip with the images; a .bin has its own.")
@@ -47,7 +53,7 @@ def verify(
 
     sides = parse_resolutions(resolutions)
     with _open_pairs(session, pairs, images) as found:
-        usable = usable_pairs(found.known(session.problems), found.images, session.problems)
+        usable = usable_pairs(found.known(session.problems), found.images, session.problems, session.progress)
         return write_verification(session, usable, found.images, sides)
 
 
@@ -63,7 +69,9 @@ def mixed(
             metavar="NAME=FILE", help="The resolutions of all images, in one line with commas; may be repeated."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Without --protocol, what the resolutions are drawn from.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Without --protocol, what the resolutions are drawn from. [default: 0]")
+    ] = None,
 ) -> Path:
     """Tell pairs apart where each image has a resolution of its own: low, mid, high and all of Knoche et al.
 
@@ -72,13 +80,16 @@ def mixed(
     from btnet_eval.mixed import MixedPairs, draw_resolutions, usable_mixed, write_mixed
     from btnet_eval.protocols import read_resolutions
 
-    files = dict(map(_parse_protocol, protocol or []))
+    files = _parse_protocols(protocol or [])
+    if files and seed is not None:
+        raise typer.BadParameter("--seed is for resolutions that are drawn: leave it out, or --protocol")
     with _open_pairs(session, pairs, images) as found:
         count = 2 * len(found.pairs)
         given = MixedPairs(found.pairs, {name: read_resolutions(file, count) for name, file in files.items()})
-        drawn = given if files else draw_resolutions(found.pairs, seed)
+        chosen = given if files else draw_resolutions(found.pairs, seed or 0)
         session.read.update({str(file): file_digest(file) for file in files.values()})
-        return write_mixed(session, usable_mixed(drawn, found.images, found.place, session.problems), found.images)
+        usable = usable_mixed(chosen, found.images, found.place, session.problems, session.progress)
+        return write_mixed(session, usable, found.images)
 
 
 @app.command()
@@ -113,7 +124,10 @@ def thresholds(
         raise typer.BadParameter("give --write or --copy, not both")
     if copy is not None and copy.exists():
         raise typer.BadParameter(f"--copy {copy} exists: it is not overwritten")
-    sides = model.resolutions if resolutions is None else parse_resolutions(resolutions)
+    for rate in far or ():
+        if not 0 < rate < 1:
+            raise typer.BadParameter(f"--far must be above 0 and below 1, got {rate:g}")
+    sides = _branches(session) if resolutions is None else parse_resolutions(resolutions)
     if (write or copy) and sorted(sides) != sorted(model.resolutions):
         raise typer.BadParameter("--write and --copy are for all resolutions of the bundle: leave out --resolutions")
     with _open_labeled(session, labeled, images, sides) as found:
@@ -135,7 +149,8 @@ def gains(
     from btnet_eval.gains import write_gains
 
     with open_run(out, strict=True) as run:
-        files = [_parse_result(text) for text in (model, phi_hr, phi_mr, phi_mm)]
+        texts = {"FILE.json": model, "--phi-hr": phi_hr, "--phi-mr": phi_mr, "--phi-mm": phi_mm}
+        files = [_parse_result(argument, text) for argument, text in texts.items()]
         run.read.update({str(file): file_digest(file) for file, _ in files})
         typer.echo(write_gains(run, *files))
 
@@ -167,32 +182,54 @@ def _open_labeled(
     """Yield pairs, or images with a folder a person."""
     from btnet_eval.datasets.images import open_images
     from btnet_eval.recommendations import LabeledPairs, LabeledPeople
-    from btnet_eval.selection import image_sizes
+    from btnet_eval.session import image_sizes
     from btnet_eval.verify import usable_pairs
 
     if path.is_file() and path.suffix.lower() != ".zip":
         with _open_pairs(session, path, images) as found:
-            usable = usable_pairs(found.known(session.problems), found.images, session.problems)
+            usable = usable_pairs(found.known(session.problems), found.images, session.problems, session.progress)
             yield LabeledPairs(usable, found.images, resolutions)
     else:
+        if images is not None:
+            raise typer.BadParameter(f"--images is for a list of pairs, and {path} has images of its own")
         with open_images(path) as faces:
             names = tuple(image_sizes(faces.names(), faces, session.problems, session.progress))
             yield LabeledPeople(names, faces, resolutions)
 
 
-def _parse_protocol(text: str) -> tuple[str, Path]:
-    name, equals, file = text.partition("=")
-    if not name or not equals or not file:
-        raise typer.BadParameter(f"--protocol must be NAME=FILE, such as low=low.csv, got {text!r}")
-    return name, Path(file)
+def _branches(session: "Session") -> tuple[int, ...]:
+    """The resolutions of the models' branches, which are the same for all."""
+    first, *others = session.models
+    for other in others:
+        if other.resolutions != first.resolutions:
+            raise typer.BadParameter(f"{first.name} and {other.name} have other branches: give --resolutions")
+    return first.resolutions
 
 
-def _parse_result(text: str) -> tuple[Path, str | None]:
+def _parse_protocols(texts: Sequence[str]) -> dict[str, Path]:
+    """Files by name, from NAME=FILE each."""
+    files: dict[str, Path] = {}
+    for text in texts:
+        name, equals, file = text.partition("=")
+        if not name or not equals or not file:
+            raise typer.BadParameter(f"--protocol must be NAME=FILE, such as low=low.csv, got {text!r}")
+        if name in files:
+            raise typer.BadParameter(f"--protocol {name} is given twice")
+        if not Path(file).is_file():
+            raise typer.BadParameter(f"--protocol {name}: {file} is no file")
+        files[name] = Path(file)
+    return files
+
+
+def _parse_result(argument: str, text: str) -> tuple[Path, str | None]:
     """File and model, from FILE.json or FILE.json:NAME."""
     file, ending, name = text.rpartition(".json")
     if not ending or (name and not name.startswith(":")):
-        raise typer.BadParameter(f"must be FILE.json or FILE.json:NAME, got {text!r}")
-    return Path(file + ending), name[1:] or None
+        raise typer.BadParameter(f"{argument} must be FILE.json or FILE.json:NAME, got {text!r}")
+    path = Path(file + ending)
+    if not path.is_file():
+        raise typer.BadParameter(f"{argument}: {path} is no file")
+    return path, name[1:] or None
 
 
 def main() -> None:

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder or zip, with a folder for each person.")]
 Release = Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of the release, or a zip of it.")]
-Lists = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where its .mat files are, if not in FOLDER.")]
+Lists = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", exists=True, file_okay=False, help="Where its .mat files are, if not in FOLDER."),
+]
 
 
 @measuring
@@ -23,9 +26,11 @@ def own(
         str | None, typer.Option(metavar="S,S", help="In pixels. [default: 112,80,56,40,28,20,14,10,7]")
     ] = None,
     far: Annotated[float, typer.Option(help="False-accept rate of the thresholds.")] = 1e-3,
-    rejects: Annotated[float, typer.Option(help="How many genuine pairs may be rejected, as a part of them.")] = 0.05,
-    pairs: Annotated[int, typer.Option(help="At most, of each kind.")] = 20_000,
-    seed: Annotated[int, typer.Option(help="Of the choice of pairs.")] = 0,
+    rejects: Annotated[
+        float, typer.Option(min=0, max=1, help="How many genuine pairs may be rejected, as a part of them.")
+    ] = 0.05,
+    pairs: Annotated[int, typer.Option(min=1, help="At most, of each kind.")] = 20_000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice of pairs.")] = 0,
 ) -> Path:
     """Measure how small faces of your own may be before they are no longer recognised."""
     from btnet_eval.datasets.images import open_images
@@ -33,7 +38,7 @@ def own(
     from btnet_eval.report import read_result
 
     chosen = SIZES if sizes is None else parse_resolutions(sizes, "--sizes")
-    options = Options(sizes=chosen, far=far, rejects=rejects, most_pairs=pairs, seed=seed)
+    options = Options(sizes=chosen, far=far, rejects=rejects, pairs=pairs, seed=seed)
     with open_images(folder) as images:
         page = write_own(session, images, options)
     typer.echo(summary(read_result(page.with_suffix(".json"))))
@@ -46,12 +51,12 @@ def identify(
     folder: Folder,
     resolutions: Resolutions = "112,28,14,7",
     gallery_images: Annotated[int, typer.Option(min=1, help="The first images of a person, which are enrolled.")] = 3,
-    unmated: Annotated[float, typer.Option(help="The part of the people who are not enrolled.")] = 1 / 3,
+    unmated: Annotated[float, typer.Option(min=0, help="The part of the people who are not enrolled.")] = 1 / 3,
 ) -> Path:
     """Search a gallery of people for faces, of whom some are not in it: top-k, and TPIR at FPIR."""
     from btnet_eval.datasets.images import open_images
     from btnet_eval.identify import split_gallery, write_identification
-    from btnet_eval.selection import image_sizes
+    from btnet_eval.session import image_sizes
 
     sides = parse_resolutions(resolutions)
     with open_images(folder) as images:
@@ -63,7 +68,10 @@ def identify(
 @measuring
 def templates(
     session: "Session",
-    meta: Annotated[Path, typer.Argument(metavar="META", help="Folder of the lists, ijbc_... or ijbb_...")],
+    meta: Annotated[
+        Path,
+        typer.Argument(metavar="META", exists=True, file_okay=False, help="Folder of the lists, ijbc_... or ijbb_..."),
+    ],
     images: Annotated[Path, typer.Option("--images", "-i", help="Folder or zip of the faces.")],
     resolutions: Resolutions = "112",
     aligned: Annotated[bool, typer.Option("--aligned", help="The faces are aligned, not loose crops.")] = False,
@@ -84,7 +92,7 @@ def templates(
     with open_images(images) as crops:
         landmarks = lists.landmarks if detector_score or not aligned else None
         faces = read_faces(lists.faces, crops, problems, landmarks=landmarks, aligned=aligned)
-        faces = usable_faces(faces, crops, problems)
+        faces = usable_faces(faces, crops, problems, session.progress)
         pairs = read_template_pairs(lists.pairs, faces.templates, problems) if lists.pairs else None
         search = None
         if lists.galleries and lists.probes:
@@ -97,14 +105,31 @@ def templates(
 
 @measuring
 def survface(session: "Session", folder: Release, lists: Lists = None) -> Path:
-    """Search QMUL-SurvFace's gallery: TPIR20 at FPIR and AUC, for all nine ways to select a branch by the size."""
-    from btnet_eval.datasets.images import open_images
-    from btnet_eval.datasets.survface import read_identification
-    from btnet_eval.small_faces import write_survface
+    """Measure QMUL-SurvFace, 1:N and 1:1, for all nine ways to select a branch by the size.
 
+    FOLDER is the release, or its Face_Identification_Test_Set or Face_Verification_Test_Set alone: what has its lists
+    there is measured.
+    """
+    from btnet_eval.datasets.images import open_images
+    from btnet_eval.datasets.survface import PAIRS, SEARCH, find_lists, read_identification, read_verification
+    from btnet_eval.small_faces import SurvFace, write_survface
+
+    where = folder if lists is None else lists
     with open_images(folder) as images:
-        people = read_identification(_lists(session, folder, lists), images, session.problems)
-        return write_survface(session, images, people)
+        of_search, of_pairs = find_lists(where)
+        if of_search is None and of_pairs is None:
+            raise typer.BadParameter(
+                f"{where} has neither gallery_img_ID_pairs.mat nor positive_pairs_names.mat: "
+                "give their folder with --lists"
+            )
+        search = pairs = None
+        if of_search is not None:
+            faces = images.below(SEARCH) or images
+            search = faces, read_identification(_noted(session, of_search), faces, session.problems)
+        if of_pairs is not None:
+            faces = (images.below(PAIRS) or images).below("verification_images")
+            pairs = faces, read_verification(_noted(session, of_pairs), faces, session.problems)
+        return write_survface(session, SurvFace(search, pairs))
 
 
 @measuring
@@ -140,8 +165,12 @@ def scface(
 def _lists(session: "Session", folder: Path, lists: Path | None) -> Path:
     """The folder of a release's .mat files, whose digests go into the report."""
     found = folder if lists is None else lists
-    files = sorted(found.glob("*.mat"))
-    if not files:
+    if not any(found.glob("*.mat")):
         raise typer.BadParameter(f"{found} has no .mat files: give their folder with --lists")
-    session.read.update({str(path): file_digest(path) for path in files})
-    return found
+    return _noted(session, found)
+
+
+def _noted(session: "Session", lists: Path) -> Path:
+    """The folder of .mat files, whose digests are put into the report."""
+    session.read.update({str(path): file_digest(path) for path in sorted(lists.glob("*.mat"))})
+    return lists

@@ -14,6 +14,7 @@ from btnet_eval.cli_session import (
     Resolutions,
     Std,
     Strict,
+    check_models,
     measuring,
     open_run,
     parse_preprocessing,
@@ -42,8 +43,8 @@ def projection(
     session: "Session",
     images: Faces,
     resolutions: Resolutions = "112,28,14,7",
-    most: Annotated[int, typer.Option(help="Images to draw, evenly spread over all.")] = 200,
-    seed: Annotated[int, typer.Option(help="Of t-SNE.")] = 0,
+    most: Annotated[int, typer.Option(min=1, help="Images to draw, evenly spread over all.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of t-SNE.")] = 0,
 ) -> Path:
     """Draw where embeddings lie at each resolution, by PCA and t-SNE."""
     from btnet_eval.datasets.images import open_images
@@ -54,7 +55,7 @@ def projection(
 
 
 def features(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An aligned face.")],
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", exists=True, dir_okay=False, help="An aligned face.")],
     model: Annotated[
         list[str], typer.Option("--model", "-m", metavar="MODEL[@R]", help="A bundle, @28: its branch; or FILE.onnx.")
     ],
@@ -66,22 +67,27 @@ def features(
             help="To show, of all models; or once for each of them. Without it, the names of all layers are printed.",
         ),
     ] = None,
-    resolution: Annotated[int | None, typer.Option(help="Reduce the image to this many pixels first.")] = None,
+    resolution: Annotated[
+        int | None, typer.Option(min=1, max=112, help="Reduce the image to this many pixels first.")
+    ] = None,
     mean: Mean = HALF,
     std: Std = HALF,
     color: Channels = Color.rgb,
 ) -> None:
     """Draw feature maps of chosen layers, of several models side by side."""
     from btnet_eval.feature_maps import open_network, write_feature_maps
+    from btnet_eval.onnx_network import is_onnx
     from btnet_ext.sources import Source, decode
 
     given = parse_preprocessing(mean, std, color)
     networks = []
-    for text in model:
-        name, _, side = text.partition("@")
+    branches = [text.partition("@") for text in model]
+    for text, (_, _, side) in zip(model, branches, strict=True):
         if side and not side.isdecimal():
             raise typer.BadParameter(f"--model must be MODEL or MODEL@R, such as res50@28, got {text!r}")
-        preprocessing = given if name.endswith(".onnx") else None
+    check_models([name for name, _, _ in branches], given)
+    for name, _, side in branches:
+        preprocessing = given if is_onnx(name) else None
         networks.append(open_network(name, resolution=int(side) if side else None, preprocessing=preprocessing))
     if not layers:
         for network in networks:

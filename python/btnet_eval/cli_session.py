@@ -4,8 +4,9 @@ import functools
 import hashlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,8 +19,12 @@ from btnet_ext.errors import BtnetError
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from btnet_eval.models import Preprocessing
+    from btnet_eval.models import Model, Preprocessing
     from btnet_eval.session import Progress, Run, Session
+
+
+class Interrupted(Exception):
+    """A measurement that was interrupted, and can be gone on with."""
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -27,7 +32,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 # Modules that come with the extra "eval".
 _MODULES = ("faiss", "markdown_it", "matplotlib", "scipy", "sklearn", "threadpoolctl")
 
-COMMAND = Command(app, "btnet-eval", (BtnetError, ValueError, OSError), extra=("eval", _MODULES))
+COMMAND = Command(
+    app, "btnet-eval", (BtnetError, ValueError, OSError), extra=("eval", _MODULES), stopped=(Interrupted,)
+)
 
 
 class Color(str, Enum):
@@ -42,9 +49,9 @@ Strict = Annotated[
     bool, typer.Option("--strict", help="Stop at the first problem with the data; else the report counts them.")
 ]
 Resolutions = Annotated[str, typer.Option(metavar="R,R", help="In pixels, from 112 down.")]
-Mean = Annotated[str, typer.Option(metavar="X,X,X", help="Of an ONNX model's input, in units of 0 to 255.")]
-Std = Annotated[str, typer.Option(metavar="X,X,X", help="Of an ONNX model's input, in units of 0 to 255.")]
-Channels = Annotated[Color, typer.Option(help="Order of an ONNX model's channels.")]
+Mean = Annotated[str, typer.Option(metavar="X,X,X", help="Of the input of all ONNX models, in units of 0 to 255.")]
+Std = Annotated[str, typer.Option(metavar="X,X,X", help="Of the input of all ONNX models, in units of 0 to 255.")]
+Channels = Annotated[Color, typer.Option(help="Order of the channels of all ONNX models.")]
 HALF = "127.5,127.5,127.5"
 
 
@@ -78,7 +85,13 @@ def open_session(
     out: Out,
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", "-m", help="A bundle by name or path, or FILE.onnx; may be repeated. [default: res50]"),
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="[NAME=]MODEL",
+            help="A bundle by name or path, or FILE.onnx, and what the report calls it; may be repeated. "
+            "[default: res50]",
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto; an ONNX model runs on the CPU.")] = "cpu",
     precision: Annotated[str, typer.Option(help="Of bundles: f32, bf16 or int8; on a GPU f32, f16 or int8.")] = "f32",
@@ -89,26 +102,36 @@ def open_session(
     strict: Strict = False,
     normalize: bool = True,
 ) -> "Iterator[Session]":
-    """Yield a session with the models opened, as `open_run` yields a run; normalize is no option."""
+    """Yield a session with the models opened, as `open_run` yields a run; normalize is no option.
+
+    Raises Interrupted for what was interrupted in it.
+    """
     from btnet_eval.cache import EmbeddingCache
     from btnet_eval.models import open_model
+    from btnet_eval.onnx_network import is_onnx
     from btnet_eval.session import Session
     from btnet_ext._native import core
 
     check_folder(out)
     preprocessing = parse_preprocessing(mean, std, color)
-    names = model or ["res50"]
-    if all(name.endswith(".onnx") for name in names) and (device not in ("cpu", "auto") or precision != "f32"):
+    named = [_split_name(text) for text in model or ["res50"]]
+    paths = [path for _, path in named]
+    check_models(paths, preprocessing)
+    if all(map(is_onnx, paths)) and (device not in ("cpu", "auto") or precision != "f32"):
         raise typer.BadParameter("ONNX models run on the CPU in f32: leave out --device and --precision")
-    models = [
-        open_model(name, flip=flip, normalize=normalize, preprocessing=preprocessing)
-        if name.endswith(".onnx")
-        else open_model(name, device=device, precision=precision, flip=flip, normalize=normalize)
-        for name in names
-    ]
-    cache = EmbeddingCache(core.cache_folder() / "embeddings")
-    with open_run(out, strict) as run:
-        yield Session(models=models, cache=cache, **vars(run))
+    for_bundles, for_onnx = {"device": device, "precision": precision}, {"preprocessing": preprocessing}
+    try:
+        models = []
+        for name, path in named:
+            given: Any = for_onnx if is_onnx(path) else for_bundles
+            opened = open_model(path, flip=flip, normalize=normalize, **given)
+            models.append(opened if name is None else replace(opened, name=name))
+        _check_names(models, paths)
+        cache = EmbeddingCache(core.cache_folder() / "embeddings")
+        with open_run(out, strict) as run:
+            yield Session(models=models, cache=cache, **vars(run))
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; the same command goes on after what it has embedded") from None
 
 
 @contextmanager
@@ -135,6 +158,34 @@ def check_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise typer.BadParameter(f"--out {out} cannot be made: {error.strerror}") from error
+
+
+def check_models(paths: Sequence[str], preprocessing: "Preprocessing") -> None:
+    """Raise typer.BadParameter for ONNX files that are none, and for options of ONNX models where there is none."""
+    from btnet_eval.models import Preprocessing
+    from btnet_eval.onnx_network import is_onnx
+
+    for path in paths:
+        if is_onnx(path) and not Path(path).is_file():
+            raise typer.BadParameter(f"--model {path} is no file")
+    if preprocessing != Preprocessing() and not any(map(is_onnx, paths)):
+        raise typer.BadParameter("--mean, --std and --color are for ONNX models: a bundle says itself what it is given")
+
+
+def _split_name(text: str) -> tuple[str | None, str]:
+    """Name and model, from NAME=MODEL or MODEL, which may have a = in its path."""
+    name, equals, model = text.partition("=")
+    if not equals or not name or "/" in name or Path(text).exists():
+        return None, text
+    return name, model
+
+
+def _check_names(models: "Sequence[Model]", paths: Sequence[str]) -> None:
+    seen = set()
+    for model, path in zip(models, paths, strict=True):
+        if model.name in seen:
+            raise typer.BadParameter(f"two models are called {model.name}: call one otherwise, --model NAME={path}")
+        seen.add(model.name)
 
 
 def file_digest(path: Path) -> str:

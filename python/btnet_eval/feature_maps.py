@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 
 from btnet_eval.base import DataError, Image
 from btnet_eval.models import Preprocessing
-from btnet_eval.onnx_network import CANONICAL, UnsuitableNetworkError, compile_network, last_line, read_network
+from btnet_eval.onnx_network import (
+    CANONICAL,
+    UnsuitableNetworkError,
+    compile_network,
+    is_onnx,
+    last_line,
+    read_network,
+)
 from btnet_eval.plots import feature_maps
 from btnet_eval.report import Cell, Section
 from btnet_eval.session import Run
@@ -104,7 +111,7 @@ def open_network(
         BtnetError: there is no such bundle, or it is damaged; `InvalidOption` for an option that does not fit.
         OSError: from the file system.
     """
-    if os.fspath(model).endswith(".onnx"):
+    if is_onnx(model):
         if resolution not in (None, CANONICAL):
             raise InvalidOption(f"resolution must be {CANONICAL} for an ONNX model, not {resolution}")
         return _open_onnx(Path(model), preprocessing or Preprocessing())
@@ -112,11 +119,6 @@ def open_network(
         raise InvalidOption(f"preprocessing is for an ONNX model, and {os.fspath(model)} is a bundle")
     bundle = Bundle.open(models.locate(model))
     return _open_branch(bundle, bundle.canonical if resolution is None else resolution)
-
-
-def list_layers(model: str | os.PathLike[str], *, resolution: int | None = None) -> list[Layer]:
-    """The layers that can be looked at, in order. Arguments and errors: as of `open_network`."""
-    return list(open_network(model, resolution=resolution).layers.values())
 
 
 def _open_onnx(path: Path, preprocessing: Preprocessing) -> Network:
@@ -167,13 +169,13 @@ def write_feature_maps(
         resolution: what the image is reduced to, square, before any network gets it; None: the face as it is.
 
     Raises:
-        InvalidOption: as `Network.maps`, and for no network or another number of layers.
+        InvalidOption: as `Network.maps`, and for no network or different numbers of layers.
         ValueError: outputs that are not finite.
         OSError: from the file system.
     """
     counts = {len(layers) for _, layers in networks}
     if len(counts) != 1:
-        raise InvalidOption(f"networks must be one or more with as many layers each, not with {sorted(counts)}")
+        raise InvalidOption(f"layers must be as many for each network, one network at least, not {sorted(counts)}")
     face = image if resolution is None else resize(image, (resolution, resolution))
     columns = _columns([layers for _, layers in networks])
     drawn: dict[str, dict[str, NDArray[Any]]] = {}

@@ -115,11 +115,16 @@ def write_gains(run: Run, model: Source, phi_hr: Source, phi_mr: Source, phi_mm:
 
     Raises DataError as `read_measured` and `gains_section`, and OSError.
     """
+    from btnet_eval.report import Section  # as above
+
     sources = {"model": model, "phi_hr": phi_hr, "phi_mr": phi_mr, "phi_mm": phi_mm}
     measured = {role: read_measured(*source) for role, source in sources.items()}
     section = gains_section(**measured)
+    compared = Section(
+        "What was compared", ["role", "file, model"], [[role, of_role.where] for role, of_role in measured.items()]
+    )
     run.read.update(measured["model"].data)
-    return run.write("gains", "Gains", {str(row[0]): row[-1] for row in section.rows}, [section], {})
+    return run.write("gains", "Gains", {str(row[0]): row[-1] for row in section.rows}, [compared, section], {})
 
 
 def _gain(model: float, baseline: float, reference: float) -> float | None:

@@ -5,6 +5,7 @@ ranks count people. What the rates mean `btnet_eval.identification` says.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
@@ -19,7 +20,7 @@ from btnet_eval.datasets.survface import OpenSet
 from btnet_eval.identification import Identification, identify
 from btnet_eval.models import Model
 from btnet_eval.plots import resolution_plot
-from btnet_eval.report import Section
+from btnet_eval.report import Section, percent
 from btnet_eval.session import Progress, Session, embed_at
 from btnet_eval.templates import prototypes
 
@@ -37,7 +38,7 @@ def split_gallery(
     the first images are the gallery, and the rest are mated probes.
 
     Args:
-        names: of the images. They should be those that can be decoded (`btnet_eval.selection.image_sizes`).
+        names: of the images. They should be those that can be decoded (`btnet_eval.session.image_sizes`).
         problems: told of people without an image for a probe, who are in the gallery alone, and of images in no folder,
             which are left out.
         gallery_images: how many images a person has in the gallery, 1 at least.
@@ -48,7 +49,7 @@ def split_gallery(
 
     Raises:
         ValueError: numbers out of these ranges.
-        DataError: no person has an image for the gallery and one for a probe.
+        DataError: no person has an image for the gallery and one for a probe, or only one is in the gallery.
     """
     if gallery_images < 1:
         raise ValueError(f"gallery_images must be at least 1, not {gallery_images}")
@@ -75,6 +76,10 @@ def split_gallery(
     if not mated:
         raise DataError(
             f"of {len(people)} people, nobody has {gallery_images} images for the gallery and one to look for"
+        )
+    if len({identity for _, identity in gallery}) < 2:
+        raise DataError(
+            f"of {len(people)} people, one is in the gallery, whom each search finds: there must be two at least"
         )
     return OpenSet(_labeled(gallery), _labeled(mated), tuple(strangers))
 
@@ -147,7 +152,11 @@ def write_identification(session: Session, images: NamedImages, people: OpenSet,
     for model in session.models:
         embedded = embed_open_set(model, people, images, descending, session.cache, session.progress)
         numbers[model.name] = {f"{r1}&{r2}": rates(embedded.search(r1, r2)) for r1, r2 in pairs}
-    sections = [counts_section(people), *_rate_sections(numbers), _figure(session, numbers, descending)]
+    sections = [
+        replace(counts := counts_section(people), note=f"{counts.note} {_split_in_words(people)}"),
+        *_rate_sections(numbers),
+        _figure(session, numbers, descending),
+    ]
     return session.report("identification", "Identification", numbers, sections)
 
 
@@ -172,9 +181,15 @@ def _labeled(rows: Sequence[tuple[str, int]]) -> Labeled:
     return Labeled(tuple(name for name, _ in rows), np.array([identity for _, identity in rows], np.int64))
 
 
-def percent(rate: float) -> str:
-    """A cell of a table."""
-    return f"{100 * rate:.2f}"
+def _split_in_words(people: OpenSet) -> str:
+    """Who is in the gallery, as `split_gallery` has it."""
+    counts = np.unique(people.gallery.identities, return_counts=True)[1]
+    strangers = len({PurePosixPath(name).parent for name in people.unmated})
+    everybody = f"Of {len(counts) + strangers:,} people, {strangers:,} are not in the gallery; of the others,"
+    sentence = f"{everybody} the first {counts.max()} images are."
+    if len(counts) <= max(RANKS):
+        sentence += f" Among {len(counts)} people, everybody is in the top {len(counts)}."
+    return sentence
 
 
 def _rate_sections(numbers: _Numbers) -> list[Section]:

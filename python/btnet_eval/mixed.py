@@ -32,11 +32,13 @@ class MixedPairs:
     """Pairs, and the resolution of each of their images in one protocol or several.
 
     resolutions: by protocol, (2 n,) integers from 1 to 112, in pixels: those of the first pair, of the second, and so
-    on, as `protocols.generate` and `protocols.read_resolutions` give them. Raises ValueError for others.
+    on, as `protocols.generate` and `protocols.read_resolutions` give them. seed: what they were drawn from; None: they
+    were not. Raises ValueError for other resolutions.
     """
 
     pairs: Pairs
     resolutions: Mapping[str, npt.NDArray[np.int64]]
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         for protocol, resolutions in self.resolutions.items():
@@ -48,20 +50,26 @@ class MixedPairs:
 
 def draw_resolutions(pairs: Pairs, seed: int) -> MixedPairs:
     """All protocols of Knoche et al. for the pairs, the resolutions drawn as `protocols.generate` says."""
-    return MixedPairs(pairs, {protocol: generate(protocol, 2 * len(pairs), seed) for protocol in PROTOCOLS})
+    return MixedPairs(pairs, {protocol: generate(protocol, 2 * len(pairs), seed) for protocol in PROTOCOLS}, seed)
 
 
-def usable_mixed(mixed: MixedPairs, images: NamedImages, place: Callable[[int], str], problems: Problems) -> MixedPairs:
+def usable_mixed(
+    mixed: MixedPairs,
+    images: NamedImages,
+    place: Callable[[int], str],
+    problems: Problems,
+    progress: Progress | None = None,
+) -> MixedPairs:
     """Leave out pairs with an image that is missing or cannot be decoded, and their resolutions.
 
     place: as for `known_pairs`. Raises DataError if none remains.
     """
     # With its number in place of its fold, a pair tells which of all it was.
     numbered = replace(mixed.pairs, folds=np.arange(len(mixed.pairs)))
-    kept = usable_pairs(known_pairs(numbered, images, place, problems), images, problems)
+    kept = usable_pairs(known_pairs(numbered, images, place, problems), images, problems, progress)
     of_images = np.stack([2 * kept.folds, 2 * kept.folds + 1], axis=1).ravel()
     resolutions = {protocol: values[of_images] for protocol, values in mixed.resolutions.items()}
-    return MixedPairs(replace(kept, folds=mixed.pairs.folds[kept.folds]), resolutions)
+    return MixedPairs(replace(kept, folds=mixed.pairs.folds[kept.folds]), resolutions, mixed.seed)
 
 
 def reduced(model: Model, image: Image, resolution: int) -> Image:
@@ -117,8 +125,9 @@ def write_mixed(session: Session, mixed: MixedPairs, images: NamedImages) -> Pat
             "Resolutions",
             ["protocol", "lowest", "mean", "highest"],
             [[protocol, *extent] for protocol, extent in extents.items()],
-            f"Pixels, of both images of {len(mixed.pairs):,} pairs.",
+            f"Pixels, of both images of {len(mixed.pairs):,} pairs; "
+            + ("read from files." if mixed.seed is None else f"drawn from seed {mixed.seed}."),
         ),
     ]
-    numbers = {"pairs": len(mixed.pairs), "resolutions": extents, "measured": measured}
+    numbers = {"pairs": len(mixed.pairs), "seed": mixed.seed, "resolutions": extents, "measured": measured}
     return session.report("mixed", "Verification at mixed resolutions", numbers, sections)

@@ -1,6 +1,7 @@
 """Models to measure: a bundle of this project, or any other face model in ONNX, as a function of images."""
 
 import hashlib
+import json
 import math
 import os
 from collections.abc import Sequence
@@ -13,8 +14,17 @@ import openvino as ov  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from btnet_eval.base import DataError, Embed, Image, Rows
-from btnet_eval.onnx_network import CANONICAL, UnsuitableNetworkError, compile_network, read_network, with_normalization
-from btnet_ext import Engine, InvalidOption, degrade, resize
+from btnet_eval.onnx_network import (
+    CANONICAL,
+    UnsuitableNetworkError,
+    compile_network,
+    is_onnx,
+    read_network,
+    with_normalization,
+)
+from btnet_ext import Bundle, Engine, InvalidImage, InvalidOption, degrade, resize
+
+_WHAT_EMBEDS = ("canonical", "resolutions", "input", "selection", "graphs", "files")  # of a bundle's model.json
 
 
 @dataclass(frozen=True)
@@ -37,10 +47,10 @@ class Model:
     def present(self, image: Image, resolution: int) -> Image:
         """What the model is shown of an image that has no more detail than resolution x resolution pixels.
 
-        The image at that size, for a network of that resolution among several; else the image degraded to it and up
-        again to 112 px, as models of one network are measured at low resolutions (Knoche et al. 2021, Eq. 1).
+        The image at that size, for a network of that resolution; else the image degraded to it and up again to 112 px,
+        as models of one network are measured at low resolutions (Knoche et al. 2021, Eq. 1).
         """
-        if len(self.resolutions) > 1 and resolution in self.resolutions:
+        if resolution in self.resolutions:
             return resize(image, (resolution, resolution))
         return degrade(image, resolution, canonical=CANONICAL)
 
@@ -83,6 +93,7 @@ def open_model(
 
     Args:
         model: a bundle's name or path, as `btnet_ext.Engine` takes it; or the path of an ONNX model, ending in .onnx.
+            The name of an ONNX model is that of its file.
         device: as for `btnet_ext.Engine`.
         precision: as for `btnet_ext.Engine`.
         flip: embed the mirror image, too, and add both embeddings.
@@ -95,7 +106,7 @@ def open_model(
         BtnetError: what `btnet_ext.Engine` raises; `InvalidOption`, also, for an option that does not fit the model.
         OSError: from the file system.
     """
-    if os.fspath(model).endswith(".onnx"):
+    if is_onnx(model):
         if device not in ("cpu", "auto"):
             raise InvalidOption(f"device must be 'cpu' for an ONNX model, not {device!r}")
         if precision != "f32":
@@ -109,15 +120,21 @@ def open_model(
     engine = Engine(model, device=device, precision=precision, indicator=indicator, rounding=rounding)
 
     def embed(images: Sequence[Image]) -> Rows:
-        return engine.embed(list(images), flip=flip, normalize=normalize)
+        return engine.embed(images, flip=flip, normalize=normalize)
 
     options = {"flip": flip, "normalize": normalize, "precision": precision, "selection": selection}
-    digest = _digest(engine.bundle.digest, **options)
+    digest = _digest(_digest_of_bundle(engine.bundle), **options)
     return Model(engine.bundle.name, embed, digest, engine.resolutions, Path(engine.bundle.path), flip)
 
 
 def _digest(weights: str, **options: object) -> str:
     return hashlib.sha256(f"{weights} {options}".encode()).hexdigest()
+
+
+def _digest_of_bundle(bundle: Bundle) -> str:
+    """SHA-256 of what embeddings depend on, which the name, the thresholds and the licence are not."""
+    parts = {name: bundle.metadata[name] for name in _WHAT_EMBEDS}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _open_onnx(path: Path, flip: bool, normalize: bool, preprocessing: Preprocessing) -> Model:
@@ -145,6 +162,9 @@ def _open_onnx(path: Path, flip: bool, normalize: bool, preprocessing: Preproces
 
 
 def _embed(queue: Any, images: Sequence[Image], dim: int, flip: bool, normalize: bool) -> Rows:
+    if isinstance(images, np.ndarray) and images.ndim != 4:
+        hint = "; for a single image pass a list, [image]"
+        raise InvalidImage(f"images is one array of shape {images.shape}, expected N x H x W x 3{hint}")
     views = np.zeros((len(images), 2, dim))
 
     def keep(request: Any, place: tuple[int, int]) -> None:

@@ -1,10 +1,12 @@
 """Face models in ONNX for OpenVINO: what a model must be, and pixels in place of normalised input."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import openvino as ov  # type: ignore[import-untyped]
+from openvino.frontend import FrontEndManager, GeneralFailure  # type: ignore[import-untyped]
 from openvino.preprocess import PrePostProcessor  # type: ignore[import-untyped]
 
 from btnet_ext._native import core as native
@@ -19,14 +21,21 @@ class UnsuitableNetworkError(ValueError):
     """A network that is no face model for 112 px. Its message says what it must be, and goes on after its path."""
 
 
+def is_onnx(model: str | os.PathLike[str]) -> bool:
+    """Tell whether a model is an ONNX file by its name, and no bundle."""
+    return os.fspath(model).lower().endswith(".onnx")
+
+
 def read_network(core: Any, path: Path) -> Any:
     """Return the network of an ONNX file for a batch of one image. Raises UnsuitableNetworkError.
 
     It has one input (1, 3, 112, 112) of floating-point numbers and one output (1, dim), dim being fixed.
     """
     try:
+        # As ONNX first: read_model tries all formats on a damaged file, and TensorFlow's reader writes to stderr.
+        FrontEndManager().load_by_framework("onnx").load(str(path))
         network = core.read_model(path)
-    except RuntimeError as error:
+    except (RuntimeError, GeneralFailure) as error:
         raise UnsuitableNetworkError(f"cannot be read by OpenVINO: {last_line(error)}") from error
     shape = ov.PartialShape([1, 3, CANONICAL, CANONICAL])
     inputs = network.inputs

@@ -27,8 +27,8 @@ from btnet_eval.models import Model
 from btnet_eval.own_pairs import OwnPairs, make_pairs
 from btnet_eval.plots import resolution_plot
 from btnet_eval.recommendations import allows
-from btnet_eval.report import Result, Section
-from btnet_eval.session import Progress, Session, labelled
+from btnet_eval.report import Result, Section, percent
+from btnet_eval.session import Progress, Session, image_sizes, labelled
 from btnet_eval.thresholds import Threshold, recommend
 from btnet_eval.verification import accuracy, cosine_similarities
 from btnet_ext import InvalidOption, resize
@@ -43,13 +43,13 @@ class Options:
     """How faces are measured.
 
     sizes: in pixels, each once. far: false-accept rate of the thresholds. rejects: the part of genuine pairs that may
-    be rejected. most_pairs: of each kind. seed: of the pairs. Raises InvalidOption that names the option.
+    be rejected. pairs: at most, of each kind. seed: of the pairs. Raises InvalidOption that names the option.
     """
 
     sizes: Sequence[int] = SIZES
     far: float = 1e-3
     rejects: float = 0.05
-    most_pairs: int = 20_000
+    pairs: int = 20_000
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -59,10 +59,8 @@ class Options:
             raise InvalidOption(f"far must be above 0 and below 1, not {self.far}")
         if not 0 <= self.rejects <= 1:
             raise InvalidOption(f"rejects must be from 0 to 1, not {self.rejects}")
-        if self.most_pairs < 1 or self.seed < 0:
-            raise InvalidOption(
-                f"most_pairs must be at least 1 and seed at least 0, not {self.most_pairs} and {self.seed}"
-            )
+        if self.pairs < 1 or self.seed < 0:
+            raise InvalidOption(f"pairs must be at least 1 and seed at least 0, not {self.pairs} and {self.seed}")
 
 
 @dataclass(frozen=True)
@@ -102,39 +100,31 @@ class Faces:
     sides: NDArray[np.int64]
 
 
-def read_faces(images: NamedImages, problems: Problems) -> Faces:
+def read_faces(images: NamedImages, problems: Problems, progress: Progress | None = None) -> Faces:
     """Decode all images; what cannot be used is a problem, and so is a person with one image, who has no genuine pair.
 
     Raises DataError if that leaves one person or none, or nobody with two images.
     """
-    owners: dict[str, str] = {}
-    sides = []
-    for name in images.names():
-        person, _, file = name.partition("/")
-        if not file:
-            problems.report(f"{images.where}: {name} is in no person's folder")
-            continue
-        try:
-            sides.append(images.read(name).shape[:2])
-        except DataError as error:
-            problems.report(str(error))
-            continue
-        owners[name] = person
-    people = tuple(sorted(set(owners.values())))
+    inside = [name for name in images.names() if "/" in name]
+    for name in sorted(set(images.names()) - set(inside)):
+        problems.report(f"{images.where}: {name} is in no person's folder")
+    sizes = image_sizes(inside, images, problems, progress) if inside else {}
+    owners = [name.partition("/")[0] for name in sizes]
+    people = tuple(sorted(set(owners)))
     if len(people) < 2:
         found = f"only {people[0]}" if people else "none"
         raise DataError(
             f"{images.where} must have a folder with images for each of two persons or more, but has {found}"
         )
     places = {person: place for place, person in enumerate(people)}
-    persons = np.array([places[person] for person in owners.values()])
+    persons = np.array([places[person] for person in owners])
     counts = np.bincount(persons)
     for person, count in zip(people, counts, strict=True):
         if count == 1:
             problems.report(f"{images.where}: {person} has one image, and so no pair of one person")
     if counts.max() < 2:
         raise DataError(f"{images.where}: nobody has two images, so that there is no pair of one person")
-    return Faces(tuple(owners), persons, people, np.array(sides))
+    return Faces(tuple(sizes), persons, people, np.array(list(sizes.values())))
 
 
 def measure_own(
@@ -198,7 +188,7 @@ class _Ladder:
         if np.count_nonzero(counts) < 2 or counts.max() < 2:
             nothing = np.empty(0, np.int64)
             return OwnPairs(nothing, nothing, nothing.astype(np.bool_), nothing, apart=True)
-        return make_pairs(persons, limit=options.most_pairs, seed=options.seed)
+        return make_pairs(persons, limit=options.pairs, seed=options.seed)
 
     def reduced(self, size: int) -> Rows:
         """(len(chosen), D), of the chosen images at that size."""
@@ -262,7 +252,7 @@ def write_own(session: Session, images: NamedImages, options: Options = Options(
     if len(session.models) > 1:
         raise InvalidOption(f"model must be one, not {', '.join(model.name for model in session.models)}")
     inputs = OwnFaces(session.models[0], images, options)
-    faces = read_faces(images, session.problems)
+    faces = read_faces(images, session.problems, session.progress)
     far, steps = measure_own(inputs, faces, session.cache, session.progress)
     numbers = {
         "folder": inputs.images.where,
@@ -343,9 +333,9 @@ def _section(kind: str, steps: Sequence[Step]) -> Section:
             step.images,
             step.genuine,
             step.impostors,
-            None if step.accuracy is None else 100 * step.accuracy,
-            None if step.std is None else 100 * step.std,
-            *((None,) * 3 if (at := step.threshold) is None else (at.value, at.far, 100 * (1 - at.tar))),
+            percent(step.accuracy),
+            percent(step.std),
+            *((None,) * 3 if (at := step.threshold) is None else (at.value, at.far, percent(1 - at.tar))),
         ]
         for step in steps
     ]
@@ -378,6 +368,6 @@ def _figures(session: Session, steps: Mapping[str, Sequence[Step]], far: float) 
         ("own_rejects", f"False rejects at a false-accept rate of {far:g}", rejects, "false rejects, %"),
     ):
         if curves:
-            plot = resolution_plot(curves, value=value, resolution="size, pixels")
+            plot = resolution_plot(curves, value=value, resolution="size, pixels", highest=100)
             sections.append(Section(title, [], [], figure=session.draw(name, plot)))
     return sections

@@ -64,14 +64,18 @@ def roc_plot(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure:
 
     curves: by name, (far, tar): each (n,) in 0..1 and ascending, as `roc` gives them. At a FAR, a curve shows the
     highest TAR that it reaches with at most that FAR: exact steps, no straight lines between them. Left of the lowest
-    FAR that a curve reaches it shows its TAR with no impostor accepted. The markers stand at the powers of ten.
+    FAR that a curve reaches it shows its TAR with no impostor accepted. The axis ends at the lowest power of ten that
+    no FAR is above. The markers stand at the powers of ten.
 
     Raises ValueError for no curve, and for arrays that are not so.
     """
     checked = {name: _check_rates(name, *curve) for name, curve in _not_empty("curves", curves).items()}
     lowest = min((far[far > 0].min() for far, _ in checked.values() if far.any()), default=0.1)
+    highest = max(far[-1] for far, _ in checked.values()) or 1.0
+    first = min(math.floor(np.log10(lowest)), -1)
+    exponents = range(first, max(math.ceil(np.log10(highest)), first + 1) + 1)
     # Read from text, they are the very numbers that a FAR of, say, 3 in 3,000 is rounded to; a power may not be.
-    decades = np.array([float(f"1e{exponent}") for exponent in range(min(math.floor(np.log10(lowest)), -1), 1)])
+    decades = np.array([float(f"1e{exponent}") for exponent in exponents])
     with _style():
         figure, axes = _one_panel()
         for number, (name, (far, tar)) in enumerate(checked.items()):
@@ -80,10 +84,10 @@ def roc_plot(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure:
             reached = np.append(0.0, tar)[np.searchsorted(far, places, side="right")]
             marks = np.flatnonzero(np.isin(places, decades)).tolist()
             axes.plot(places, reached, drawstyle="steps-post", markevery=marks, clip_on=False, **_line(number, name))
-        axes.set(xscale="log", xlim=(decades[0], 1), ylim=(0, 1))
+        axes.set(xscale="log", xlim=(decades[0], decades[-1]), ylim=(0, 1))
         axes.set(xlabel="false accept rate (FAR)", ylabel="true accept rate (TAR)")
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xticks(decades, [*(f"1e{number - len(decades) + 1}" for number in range(len(decades) - 1)), "1"])
+        axes.set_xticks(decades, [f"1e{exponent}" if exponent else "1" for exponent in exponents])
         _legend(figure, axes)
     return figure
 
@@ -93,12 +97,14 @@ def resolution_plot(
     *,
     value: str,
     resolution: str = "resolution, pixels",
+    highest: float | None = None,
 ) -> Figure:
     """A value against the resolution, on a logarithmic axis: lines with a band.
 
     curves: by name, (resolutions, means, deviations), each (n,), resolutions positive and ascending; the band goes from
     mean - deviation to mean + deviation, and there is none for None. value and resolution: what the axes are called,
-    with the unit; resolutions may be relative ones. The lines connect the points, and say nothing between them.
+    with the unit; resolutions may be relative ones. highest: of all values that there can be, where the band ends. The
+    lines connect the points, and say nothing between them.
 
     Raises ValueError for no curve, and for arrays that are not so.
     """
@@ -109,7 +115,7 @@ def resolution_plot(
             line = _line(number, name)
             axes.plot(places, means, markevery=1 if len(places) <= 12 else 0.08, **line)
             if deviations is not None:
-                low, high = means - deviations, means + deviations
+                low, high = means - deviations, np.minimum(means + deviations, np.inf if highest is None else highest)
                 axes.fill_between(places, low, high, color=line["color"], alpha=0.13, linewidth=0)
                 # The edges tell in grey whose band it is.
                 for edge in (low, high):

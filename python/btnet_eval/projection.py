@@ -9,8 +9,7 @@ from btnet_eval.base import DataError
 from btnet_eval.datasets.images import NamedImages
 from btnet_eval.plots import embedding_plot
 from btnet_eval.report import Cell, Section
-from btnet_eval.selection import image_sizes
-from btnet_eval.session import Session, embed_at
+from btnet_eval.session import Session, embed_at, image_sizes
 from btnet_eval.verification import cosine_similarities
 from btnet_ext import InvalidOption
 
@@ -45,7 +44,7 @@ def write_projection(
         raise InvalidOption(f"most must be at least 1, not {most}")
     everything = images.names()
     places = np.linspace(0, len(everything) - 1, min(most, len(everything))).round().astype(int)
-    names = list(image_sizes([everything[place] for place in places], images, session.problems))
+    names = list(image_sizes([everything[place] for place in places], images, session.problems, session.progress))
     descending = sorted(resolutions, reverse=True)
     if len(names) * len(descending) < 5:
         raise DataError(f"{images.where}: {len(names)} images at {len(descending)} resolutions are too few to draw")
@@ -56,12 +55,15 @@ def write_projection(
         rows = embed_at(model, images, names, descending, session.cache, session.progress)
         figure = embedding_plot(np.concatenate(list(rows.values())), np.repeat(descending, len(names)), seed=seed)
         png = session.draw(f"projection_{number}", figure)
-        figures.append(Section(f"Embeddings of {model.name}", [], [], figure=png))
+        figures.append(Section(f"Embeddings of {model.name}", [], [], f"t-SNE from seed {seed}.", png))
         for r in descending:
             similar = cosine_similarities(rows[r], rows[descending[0]])
             table.append([model.name, r, float(similar.mean()), float(similar.std()), float(similar.min())])
     columns = ["model", "resolution", "mean", "deviation", "lowest"]
     note = f"Cosine similarity with the same image's embedding at {descending[0]} px, of {len(names)} images."
-    numbers = {"images": len(names), "similarity": [dict(zip(columns, row, strict=True)) for row in table]}
-    sections = [*figures, Section("Similarity", columns, table, note)]
+    rows_of_table = [dict(zip(columns, row, strict=True)) for row in table]
+    numbers = {"images": len(names), "seed": seed, "similarity": rows_of_table}
+    # Rounded: that of an embedding with itself is off by 1e-16.
+    shown = [[*row[:2], *(f"{value:.4f}" for value in row[2:])] for row in table]
+    sections = [*figures, Section("Similarity", columns, shown, note)]
     return session.report("projection", "Embeddings by resolution", numbers, sections)

@@ -191,10 +191,9 @@ def write_thresholds(bundle: Path, found: Recommendations, *, flip: bool, out: P
     are not written, and `btnet compare` refuses them. Two resolutions between which hardly anybody is recognised are
     written with the TAR that they have, by which `btnet compare` says "too small to tell".
 
-    The bundle gets another digest, since that is the SHA-256 of model.json. It gives the same embeddings, but what was
-    kept under the old digest is not found any more: an engine compiles its networks again, TensorRT plans are to be
-    built again, and `EmbeddingCache` embeds again. What was kept under the old digest stays where it is, until somebody
-    deletes it.
+    The bundle gets another digest, since that is the SHA-256 of model.json. It gives the same embeddings, which
+    `EmbeddingCache` finds again, but an engine compiles its networks again, and TensorRT plans are to be built again.
+    What was kept under the old digest stays where it is, until somebody deletes it.
 
     Args:
         bundle: the bundle's folder; it must be the one that found was measured with.

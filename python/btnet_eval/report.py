@@ -140,6 +140,11 @@ def write_report(path: Path) -> tuple[Path, Path]:
     return written
 
 
+def percent(part: float | None) -> str | None:
+    """A cell with a part, 0..1, in percent. None: not defined."""
+    return None if part is None else f"{100 * part:.2f}"
+
+
 def to_markdown(result: Result) -> str:
     """Lay out a result as Markdown with GitHub's tables: a table a section, then how it was made and what was left out.
 

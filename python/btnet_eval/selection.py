@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from btnet_eval.base import DataError, Problems, Rows
+from btnet_eval.base import Rows
 from btnet_eval.cache import EmbeddingCache, Images
 from btnet_eval.datasets.images import NamedImages
 from btnet_eval.models import Model
@@ -26,7 +26,6 @@ _INDICATORS: Mapping[str, Callable[[NDArray[np.int64]], NDArray[np.int64]]] = {
     "avg": lambda sizes: sizes.sum(axis=1) // 2,
 }
 _ROUNDINGS = ("floor", "near", "ceil")
-_PROGRESS = 1000  # images between two reports
 
 
 class Strategy(NamedTuple):
@@ -76,27 +75,6 @@ def select(sizes: ArrayLike, resolutions: Sequence[int], strategy: Strategy) -> 
         # Of two equal distances argmin takes the first, which is the smaller resolution's.
         places = np.abs(side[:, None] - steps).argmin(axis=1)
     return steps[np.clip(places, 0, len(steps) - 1)]
-
-
-def image_sizes(
-    names: Sequence[str], images: NamedImages, problems: Problems, progress: Progress | None = None
-) -> dict[str, tuple[int, int]]:
-    """Height and width, by name, of the images that can be decoded, in the order of names; all are decoded for it.
-
-    problems: told of the others, which are left out. Raises DataError if none can be decoded.
-    """
-    sizes = {}
-    for done, name in enumerate(names, start=1):
-        try:
-            height, width, _ = images.read(name).shape
-            sizes[name] = (height, width)
-        except DataError as error:
-            problems.report(str(error))
-        if progress is not None and (done % _PROGRESS == 0 or done == len(names)):
-            progress("reading images", done, len(names))
-    if not sizes:
-        raise DataError(f"{images.where}: none of {len(names)} images can be decoded")
-    return sizes
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What every report is made with: models, their embeddings on disk, what was read and left out, where it all goes."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from matplotlib.figure import Figure
 
-from btnet_eval.base import Problems, Rows
+from btnet_eval.base import DataError, Problems, Rows
 from btnet_eval.cache import EmbeddingCache, Images
 from btnet_eval.datasets.images import NamedImages
 from btnet_eval.models import Model
@@ -19,10 +19,35 @@ from btnet_eval.report import Section, write_report, write_result
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Is told what is being done, how much of it is done, and of how much."""
 
+_PROGRESS = 1000  # images between two reports
+
 
 def labelled(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
     """What `EmbeddingCache.rows` tells of its progress, for a `Progress`; None for None."""
     return None if progress is None else partial(progress, what)
+
+
+def image_sizes(
+    names: Iterable[str], images: NamedImages, problems: Problems, progress: Progress | None = None
+) -> dict[str, tuple[int, int]]:
+    """Height and width, by name, of the images that can be decoded, in the order of names; all are decoded for it.
+
+    So that problems are told before anything is embedded, and the digest of what is embedded is that of what is left.
+    problems: told of the others, once each, which are left out. Raises DataError if none can be decoded.
+    """
+    distinct = dict.fromkeys(names)
+    sizes = {}
+    for done, name in enumerate(distinct, start=1):
+        try:
+            height, width, _ = images.read(name).shape
+            sizes[name] = (height, width)
+        except DataError as error:
+            problems.report(str(error))
+        if progress is not None and (done % _PROGRESS == 0 or done == len(distinct)):
+            progress("reading images", done, len(distinct))
+    if not sizes:
+        raise DataError(f"{images.where}: none of {len(distinct)} images can be decoded")
+    return sizes
 
 
 def embed_at(

@@ -1,4 +1,4 @@
-"""Measures models on the public 1:N benchmarks of faces that are small by nature, and writes the results as reports.
+"""Measures models on the public benchmarks of faces that are small by nature, and writes the results as reports.
 
 Images count at the size they have: a model of several networks is shown each at the resolution that a strategy of
 branch selection gives for it (`btnet_eval.selection`), resized to a square; a model of one network resizes them itself.
@@ -9,6 +9,7 @@ decoded are left out, and with the last one of a person in the gallery the perso
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -22,39 +23,78 @@ from btnet_eval.datasets.scface import METERS, SCface
 from btnet_eval.datasets.survface import OpenSet
 from btnet_eval.datasets.tinyface import TinyFace
 from btnet_eval.identification import identify, mean_average_precision
-from btnet_eval.identify import counts_section, percent, search_prototypes
-from btnet_eval.report import Section
-from btnet_eval.selection import DEFAULT, STRATEGIES, Strategy, embed_selected, image_sizes
-from btnet_eval.session import Session
+from btnet_eval.identify import counts_section, search_prototypes
+from btnet_eval.report import Section, percent
+from btnet_eval.roc import auc, tar_at_far
+from btnet_eval.selection import DEFAULT, STRATEGIES, Strategy, embed_selected
+from btnet_eval.session import Session, image_sizes
+from btnet_eval.verification import Pairs, accuracy, cosine_similarities
+from btnet_eval.verify import distinct_names, pairs_among, pairs_section
 
 SURVFACE_FPIRS = (0.3, 0.2, 0.1, 0.01)
 SURVFACE_RANK = 20
+SURVFACE_FARS = (0.3, 0.1, 0.01, 0.001)
 TINYFACE_RANKS = (1, 5, 10, 20, 50)
 
 _RowsOf: TypeAlias = Callable[[Sequence[str]], Rows]
 """Embeddings of named images."""
 
-_Numbers: TypeAlias = Mapping[str, Mapping[str, Mapping[str, float]]]
-"""By model, strategy and column of the table."""
+_Numbers: TypeAlias = Mapping[str, Mapping[str, Mapping[str, float | None]]]
+"""By model, strategy and column of the table. None: not defined."""
+
+
+@dataclass(frozen=True)
+class SurvFace:
+    """QMUL-SurvFace: images with who is to be searched, images with pairs, or one of both.
+
+    As `datasets.survface.read_identification` and `read_verification` read them.
+    """
+
+    search: tuple[NamedImages, OpenSet] | None = None
+    pairs: tuple[NamedImages, Pairs] | None = None
 
 
 def write_survface(
     session: Session,
-    images: NamedImages,
-    people: OpenSet,
+    data: SurvFace,
     *,
     strategies: Sequence[Strategy] = STRATEGIES,
 ) -> Path:
-    """Measure QMUL-SurvFace 1:N, write OUT/survface.json, .md and .html; return the page's path.
+    """Measure QMUL-SurvFace, write OUT/survface.json, .md and .html; return the page's path.
 
-    The gallery has one embedding a person, the mean of the person's embeddings; TPIR20 counts mated probes whose person
-    is among the first 20; AUC is the area under TPIR20 against FPIR (see `btnet_eval.identification`). So BTNet's
-    program has it, eval_survface_1n_multi_reso.py, but for two things: it takes means of embeddings before they have
-    the length 1, and the nearest of 1,000 thresholds. people: as `datasets.survface.read_identification` reads them.
+    1:N: the gallery has one embedding a person, the mean of the person's embeddings; TPIR20 counts mated probes whose
+    person is among the first 20; AUC is the area under TPIR20 against FPIR (see `btnet_eval.identification`). So
+    BTNet's program has it, eval_survface_1n_multi_reso.py, but for two things: it takes means of embeddings before they
+    have the length 1, and the nearest of 1,000 thresholds.
 
-    Raises DataError if no image of one of the three kinds can be decoded; what `EmbeddingCache.rows` raises; ValueError
-    for unknown strategies, and none; and OSError.
+    1:1: TAR at FAR and the area under the ROC, of all pairs, and the mean accuracy over the folds, with the threshold
+    of a fold chosen on the others. So the release's test_face_verification.m has it, by what its ports to Python say,
+    but for thresholds 0.001 apart with straight lines between them.
+
+    Raises DataError for neither of both, and if no image of one of the kinds can be decoded; what `EmbeddingCache.rows`
+    raises; ValueError for unknown strategies, and none, and for pairs of one kind; and OSError.
     """
+    parts = []
+    if data.search is not None:
+        parts.append(_search_survface(session, *data.search, strategies))
+    if data.pairs is not None:
+        parts.append(_verify_survface(session, *data.pairs, strategies))
+    if not parts:
+        raise DataError("there is neither a gallery nor a list of pairs to be measured")
+    sections = [section for of_part, _ in parts for section in of_part]
+    numbers = {
+        model: {
+            strategy: {name: value for _, of_part in parts for name, value in of_part[model][strategy].items()}
+            for strategy in by_strategy
+        }
+        for model, by_strategy in parts[0][1].items()
+    }
+    return session.report("survface", "QMUL-SurvFace", numbers, sections)
+
+
+def _search_survface(
+    session: Session, images: NamedImages, people: OpenSet, strategies: Sequence[Strategy]
+) -> tuple[list[Section], _Numbers]:
     names = (*people.gallery.names, *people.mated.names, *people.unmated)
     sizes = image_sizes(names, images, session.problems, session.progress)
     gallery = _decoded(people.gallery, sizes)
@@ -63,15 +103,39 @@ def write_survface(
     if not left.unmated:
         raise DataError(f"{images.where}: no image of an unmated probe can be decoded")
 
-    def measure(rows: _RowsOf) -> dict[str, float]:
+    def measure(rows: _RowsOf) -> Mapping[str, float | None]:
         found = search_prototypes(left, rows(gallery.names), rows([*mated.names, *left.unmated]))
         rates = {f"TPIR20 at FPIR {fpir:g}": found.tpir(fpir, SURVFACE_RANK) for fpir in SURVFACE_FPIRS}
-        return rates | {"AUC": found.auc(SURVFACE_RANK)}
+        return {**rates, "AUC": found.auc(SURVFACE_RANK)}
 
     numbers = _measure(session, images, sizes, strategies, measure)
-    note = "Percent. TPIR20: mated probes whose person is among the first 20, at the lowest threshold with that FPIR."
-    sections = [counts_section(left), _table("Open-set identification", note, numbers)]
-    return session.report("survface", "QMUL-SurvFace, 1:N", numbers, sections)
+    note = (
+        "Percent. TPIR20: mated probes whose person is among the first 20, at the lowest threshold with that FPIR. "
+        "AUC: the area under TPIR20 against FPIR, 100 if all persons are found, each above all unmated probes."
+    )
+    return [counts_section(left), _table("Open-set identification", note, numbers)], numbers
+
+
+def _verify_survface(
+    session: Session, images: NamedImages, pairs: Pairs, strategies: Sequence[Strategy]
+) -> tuple[list[Section], _Numbers]:
+    sizes = image_sizes(distinct_names(pairs), images, session.problems, session.progress)
+    left = pairs_among(pairs, sizes, images)
+
+    def measure(rows: _RowsOf) -> Mapping[str, float | None]:
+        first, second = rows(left.paths_a), rows(left.paths_b)
+        scores = cosine_similarities(first, second)
+        tars = {f"TAR at FAR {far:g}": tar_at_far(scores, left.same, far) for far in SURVFACE_FARS}
+        in_folds = len(np.unique(left.folds)) > 1
+        mean = accuracy(first, second, left.same, left.folds).mean if in_folds else None
+        return {**tars, "AUC, 1:1": auc(scores, left.same), "mean accuracy": mean}
+
+    numbers = _measure(session, images, sizes, strategies, measure)
+    note = (
+        "Percent. TAR of all pairs, without interpolation; AUC: the area under the ROC; mean accuracy: over ten folds, "
+        "tenths of both lists in their order, the threshold of a fold being the best one of the others."
+    )
+    return [pairs_section(left), _table("Verification", note, numbers)], numbers
 
 
 def write_tinyface(
@@ -94,7 +158,7 @@ def write_tinyface(
     distractors = [name for name in people.distractors if name in sizes]
     ids = np.append(gallery.identities, np.full(len(distractors), gallery.identities.min() - 1))
 
-    def measure(rows: _RowsOf) -> dict[str, float]:
+    def measure(rows: _RowsOf) -> Mapping[str, float | None]:
         searched = rows([*gallery.names, *distractors]), ids, rows(probes.names), probes.identities
         found = identify(*searched, max_rank=max(TINYFACE_RANKS))
         return {f"rank-{k}": found.top(k) for k in TINYFACE_RANKS} | {"mAP": mean_average_precision(*searched)}
@@ -129,7 +193,7 @@ def write_scface(
         for distance, probes in people.probes.items()
     }
 
-    def measure(rows: _RowsOf) -> dict[str, float]:
+    def measure(rows: _RowsOf) -> Mapping[str, float | None]:
         searched = rows(gallery.names), gallery.identities
         rates = {
             f"{METERS[distance]:.1f} m": identify(*searched, rows(probes.names), probes.identities, max_rank=1).top(1)
@@ -159,8 +223,8 @@ def _measure(
     images: NamedImages,
     sizes: Mapping[str, tuple[int, int]],
     strategies: Sequence[Strategy],
-    measure: Callable[[_RowsOf], dict[str, float]],
-) -> dict[str, dict[str, dict[str, float]]]:
+    measure: Callable[[_RowsOf], Mapping[str, float | None]],
+) -> _Numbers:
     session.note(images, list(sizes))
     numbers = {}
     for model in session.models:

@@ -28,8 +28,8 @@ from btnet_eval.datasets.ijbc import Faces, TemplatePairs
 from btnet_eval.datasets.images import NamedImages
 from btnet_eval.models import Model
 from btnet_eval.plots import roc_plot
-from btnet_eval.report import Section
-from btnet_eval.session import Progress, Session, labelled
+from btnet_eval.report import Section, percent
+from btnet_eval.session import Progress, Session, image_sizes, labelled
 from btnet_eval.template_measures import FARS, FPIRS, RANKS, Identified, Measured, Search, mean, measure
 from btnet_eval.templates import Templates, aggregate
 
@@ -83,20 +83,18 @@ class TemplateEmbeddings:
         )
 
 
-def usable_faces(faces: Faces, images: NamedImages, problems: Problems) -> Faces:
+def usable_faces(faces: Faces, images: NamedImages, problems: Problems, progress: Progress | None = None) -> Faces:
     """Leave out faces that cannot be decoded or aligned. Raises DataError if none remains.
 
     Read pairs and subjects after this, with the templates that still have faces.
     """
-    usable = np.ones(len(faces.names), np.bool_)
-    for row, name in enumerate(faces.names):
-        try:
-            images.read(name)
-            if faces.points is not None and (faces.points[row] == faces.points[row, 0]).all():
-                raise DataError(f"{name}: its landmarks are five times the same point")
-        except DataError as error:
-            problems.report(str(error))
-            usable[row] = False
+    decoded = image_sizes(faces.names, images, problems, progress)
+    usable = np.array([name in decoded for name in faces.names])
+    if faces.points is not None:
+        flat = usable & (faces.points == faces.points[:, :1]).all(axis=(1, 2))
+        for row in np.flatnonzero(flat):
+            problems.report(f"{faces.names[row]}: its landmarks are five times the same point")
+        usable &= ~flat
     if usable.all():
         return faces
     kept = np.flatnonzero(usable)
@@ -261,7 +259,7 @@ def _data_section(data: TemplateData, how: Aggregation) -> Section:
 
 def _tar_section(measured: _Measured) -> Section:
     rows = [
-        [name, setting, *(_percent(value.tars[far]) for far in FARS)]
+        [name, setting, *(percent(value.tars[far]) for far in FARS)]
         for name, of_model in measured.items()
         for setting, value in of_model.items()
         if value.tars is not None
@@ -276,8 +274,7 @@ def _roc_section(session: Session, measured: _Measured, resolutions: Sequence[in
         for setting in (f"{r}&{r}" for r in reversed(resolutions)):
             tars = of_model[setting].tars
             if tars is not None:
-                # Where all are accepted, nothing is left to be measured.
-                curves[f"{name}, {setting}"] = ([*tars, 1.0], [*tars.values(), 1.0])
+                curves[f"{name}, {setting}"] = (list(tars), list(tars.values()))
     figure = session.draw("templates_roc", roc_plot(curves))
     return Section("ROC", [], [], f"Ten FARs a decade, up to {FARS[-1]}.", figure)
 
@@ -305,10 +302,6 @@ def _search_section(
         for setting, value in of_model.items():
             found = get(value)
             if found is not None:
-                rows.append([name, setting, *map(_percent, (*found.tpirs.values(), *found.tops.values()))])
+                rows.append([name, setting, *map(percent, (*found.tpirs.values(), *found.tops.values()))])
     columns = [*(f"TPIR at FPIR {fpir:g}" for fpir in FPIRS), *(f"top-{rank}" for rank in RANKS)]
     return Section(f"1:N, {title}", ["model", "resolutions", *columns], rows, f"Percent. {note}")
-
-
-def _percent(value: float | None) -> str | None:
-    return None if value is None else f"{100 * value:.2f}"

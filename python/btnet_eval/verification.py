@@ -29,6 +29,11 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.same)
 
+    def take(self, rows: "npt.NDArray[np.intp]") -> "Pairs":
+        """Some of the pairs, by their rows."""
+        first, second = (tuple(paths[row] for row in rows) for paths in (self.paths_a, self.paths_b))
+        return Pairs(self.folds[rows], first, second, self.same[rows])
+
 
 def read_pairs(path: str | os.PathLike[str]) -> Pairs:
     """Read a table of pairs: UTF-8, tabs between columns, first the line `fold path_a path_b same`, one pair a line.

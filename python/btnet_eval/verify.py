@@ -1,7 +1,7 @@
 """Measures models on verification pairs at several resolutions, and writes the result as a report."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -17,7 +17,7 @@ from btnet_eval.models import Model
 from btnet_eval.plots import distance_violins, resolution_plot, roc_plot
 from btnet_eval.report import Section
 from btnet_eval.roc import roc, tar_at_far
-from btnet_eval.session import Progress, Session, embed_at
+from btnet_eval.session import Progress, Session, embed_at, image_sizes
 from btnet_eval.verification import Pairs, accuracy, cosine_similarities, cross_resolution
 
 FARS = (1e-1, 1e-2, 1e-3)
@@ -68,22 +68,18 @@ class PairEmbeddings:
         return np.concatenate([scores, cosine_similarities(self.first[r2], self.second[r1])]), np.tile(same, 2)
 
 
-def usable_pairs(pairs: Pairs, images: NamedImages, problems: Problems) -> Pairs:
+def usable_pairs(pairs: Pairs, images: NamedImages, problems: Problems, progress: Progress | None = None) -> Pairs:
     """Leave out pairs with an image that cannot be decoded. Raises DataError if none remains."""
-    broken = set()
-    for name in distinct_names(pairs):
-        try:
-            images.read(name)
-        except DataError as error:
-            problems.report(str(error))
-            broken.add(name)
-    if not broken:
-        return pairs
-    kept = [i for i, both in enumerate(zip(pairs.paths_a, pairs.paths_b, strict=True)) if broken.isdisjoint(both)]
-    if not kept:
+    return pairs_among(pairs, image_sizes(distinct_names(pairs), images, problems, progress), images)
+
+
+def pairs_among(pairs: Pairs, decoded: Collection[str], images: NamedImages) -> Pairs:
+    """The pairs of which both images are among those that can be decoded. Raises DataError if none is."""
+    both_sides = zip(pairs.paths_a, pairs.paths_b, strict=True)
+    kept = np.flatnonzero([a in decoded and b in decoded for a, b in both_sides])
+    if not kept.size:
         raise DataError(f"{images.where}: no pair has two images that can be decoded")
-    first, second = ([paths[i] for i in kept] for paths in (pairs.paths_a, pairs.paths_b))
-    return Pairs(pairs.folds[kept], tuple(first), tuple(second), pairs.same[kept])
+    return pairs.take(kept)
 
 
 def distinct_names(pairs: Pairs) -> list[str]:
@@ -124,14 +120,15 @@ def write_verification(session: Session, pairs: Pairs, images: NamedImages, reso
         for name, values in measured.items()
     }
     figures = _figures(session, embedded, measured, descending)
-    sections = [_pairs_section(pairs), _accuracy_section(measured), *_tar_sections(measured), *figures]
+    sections = [pairs_section(pairs), _accuracy_section(measured), *_tar_sections(measured), *figures]
     return session.report("verification", "Verification", numbers, sections)
 
 
 _Measured: TypeAlias = Mapping[str, Mapping[tuple[int, int], Verification]]
 
 
-def _pairs_section(pairs: Pairs) -> Section:
+def pairs_section(pairs: Pairs) -> Section:
+    """How much there is to compare."""
     genuine = int(pairs.same.sum())
     columns = ["pairs of one person", "of different ones", "folds", "images"]
     counts = [genuine, len(pairs) - genuine, len(np.unique(pairs.folds)), len(distinct_names(pairs))]
@@ -183,17 +180,19 @@ def _figures(
                 [100 * value.mean for value in found],
                 [100 * value.std for value in found],
             )
-    figures = {"verification_accuracy": ("Accuracy and resolution", resolution_plot(accuracies, value="accuracy, %"))}
+    plot = resolution_plot(accuracies, value="accuracy, %", highest=100)
+    figures = {"verification_accuracy": ("Accuracy and resolution", "", plot)}
     curves = {}
     for name, rows in embedded.items():
         for r in ascending:
             curve = roc(*rows.scores(r, r))
             curves[f"{name}, {r}&{r}"] = (curve.far, curve.tar)
-    figures["verification_roc"] = ("ROC", roc_plot(curves))
+    equal = "Both images of a pair are at the same resolution."
+    figures["verification_roc"] = ("ROC", equal, roc_plot(curves))
     for number, (name, rows) in enumerate(embedded.items(), start=1):
         distances = {}
         for r in ascending:
             scores, same = rows.scores(r, r)
             distances[f"{r}&{r}"] = (1 - scores[same], 1 - scores[~same])
-        figures[f"verification_distances_{number}"] = (f"Cosine distances, {name}", distance_violins(distances))
-    return [Section(title, [], [], figure=session.draw(file, plot)) for file, (title, plot) in figures.items()]
+        figures[f"verification_distances_{number}"] = (f"Cosine distances, {name}", equal, distance_violins(distances))
+    return [Section(title, [], [], note, session.draw(file, plot)) for file, (title, note, plot) in figures.items()]

@@ -1,5 +1,6 @@
-"""Sessions of btnet_eval for tests."""
+"""Sessions of btnet_eval for tests, and results of its command."""
 
+import json
 from pathlib import Path
 
 from btnet_eval.base import Problems
@@ -23,3 +24,10 @@ def session_in(
         progress=progress,
         read={"faces": "abc"},
     )
+
+
+def result_of(out: str) -> dict:
+    """What is beside the page whose path is the last line that the command printed."""
+    page = Path(out.splitlines()[-1])
+    assert page.is_file()
+    return json.loads(page.with_suffix(".json").read_text())

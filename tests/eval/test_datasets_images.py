@@ -95,13 +95,24 @@ def test_hidden_files_and_others_are_left_out(tmp_path: Path) -> None:
 def test_nothing_to_open(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.zip").write_text("no archive")
+    (tmp_path / "file").touch()
     with zipfile.ZipFile(tmp_path / "good.zip", "w") as archive:
         archive.writestr("a.png", png(face(0)))
     for place, message in [
-        ("absent", "is neither a folder nor a zip archive"),
+        ("absent", "does not exist"),
+        ("file", "is neither a folder nor a zip archive"),
         ("empty", "has no images"),
         ("text.zip", "cannot be opened"),
         ("good.zip/lfw", "has no images"),
     ]:
         with pytest.raises(DataError, match=rf"{place} {message}"):
             open_images(tmp_path / place)
+
+
+def test_below_a_folder(tmp_path: Path) -> None:
+    images = open_images(write_images(tmp_path / "set", ["a/1.png", "a/b/2.png", "ab/3.png", "4.png"]))
+    below = images.below("a")
+    assert below.names() == ("1.png", "b/2.png")
+    np.testing.assert_array_equal(below.read("b/2.png"), face(1))
+    assert below.where == f"{tmp_path}/set/a"
+    assert len(images.below("c")) == 0

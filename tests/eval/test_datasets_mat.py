@@ -10,7 +10,7 @@ from scipy.io import savemat
 from btnet_eval.base import DataError, Problems
 from btnet_eval.datasets.images import open_images
 from btnet_eval.datasets.mat import read_labeled, read_names
-from btnet_eval.datasets.survface import read_identification, read_verification
+from btnet_eval.datasets.survface import find_lists, read_identification, read_verification
 from btnet_eval.datasets.tinyface import read_tinyface
 
 
@@ -36,12 +36,33 @@ def test_survface_verification(tmp_path: Path) -> None:
     assert pairs.paths_a == (names[0], names[2], names[0], names[1])
     assert pairs.paths_b == (names[1], names[3], names[2], names[2])
     assert pairs.same.tolist() == [True, True, False, False]
-    assert pairs.folds.tolist() == [0] * 4
     assert problems.messages == (
         f"{tmp_path}/negative_pairs_names.mat, row 2: 8_cam1_1.jpg is not among the images of {images.where}",
     )
     with pytest.raises(DataError, match="8_cam1_1"):
         read_verification(tmp_path, images, Problems(strict=True))
+
+
+def test_survface_folds_are_tenths_of_each_list(tmp_path: Path) -> None:
+    """Of 20 pairs of each kind; a pair that is left out leaves the others where they are."""
+    names = [f"{number}.jpg" for number in range(40)]
+    images = open_images(write_images(tmp_path / "verification_images", names[1:]))
+    positive, negative = (list(map(list, zip(names[start::2], names[start::2], strict=True))) for start in (0, 1))
+    pairs = read_verification(survface_pairs(tmp_path, positive, negative), images, Problems())
+    tenths = [fold for fold in range(10) for _ in range(2)]
+    assert pairs.folds.tolist() == tenths[1:] + tenths
+    assert pairs.same.tolist() == [True] * 19 + [False] * 20
+
+
+def test_survface_lists_are_found(tmp_path: Path) -> None:
+    assert find_lists(tmp_path) == (None, None)
+    pairs, search = tmp_path / "Face_Verification_Test_Set", tmp_path / "Face_Identification_Evaluation"
+    for file in (pairs / "positive_pairs_names.mat", search / "gallery_img_ID_pairs.mat"):
+        file.parent.mkdir()
+        file.touch()
+    assert find_lists(tmp_path) == (search, pairs)
+    assert find_lists(pairs) == (None, pairs)
+    assert find_lists(search) == (search, None)
 
 
 def test_survface_verification_with_a_missing_positive(tmp_path: Path) -> None:

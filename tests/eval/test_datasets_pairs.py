@@ -4,7 +4,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from dataset_files import face, png, write_images
+from dataset_files import face, png, write_images, write_zip
 from test_datasets_lfw import PEOPLE, TWO_FOLDS, write
 
 from btnet_eval.base import DataError, Problems
@@ -29,8 +29,21 @@ def test_table(tmp_path: Path) -> None:
     known = found.known(problems)
     assert (known.paths_a, known.paths_b, known.same.tolist()) == (("a.png",), ("b.png",), [True])
     assert problems.messages == (f"{tmp_path}/pairs.tsv, line 3: gone.png is not among the images of {tmp_path}/faces",)
-    with pytest.raises(DataError, match=r"pairs\.tsv names images: say where they are"):
+    with pytest.raises(DataError, match=r"pairs\.tsv names images: say where they are with --images"):
         open_pairs(tmp_path / "pairs.tsv", None)
+
+
+@pytest.mark.parametrize("name", ["pairs.tsv", "pairs.txt", "pairs.bin"])
+def test_empty_files(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(DataError, match=rf"{name} is empty$"):
+        open_pairs(tmp_path / name, None)
+
+
+def test_images_in_place_of_pairs(tmp_path: Path) -> None:
+    archive = write_zip(tmp_path / "faces.zip", ["a.png"])
+    with pytest.raises(DataError, match=r"faces\.zip is an archive, not a list of pairs: .* --images"):
+        open_pairs(archive, None)
 
 
 def test_bin_has_its_own_images(tmp_path: Path) -> None:
@@ -40,5 +53,5 @@ def test_bin_has_its_own_images(tmp_path: Path) -> None:
     assert found.known(Problems(strict=True)).same.tolist() == [True, False]
     assert found.place(1) == f"{tmp_path}/faces.bin, pair 2"
     faces = open_images(write_images(tmp_path / "faces", ["a.png"]))
-    with pytest.raises(DataError, match=r"faces\.bin has images of its own: .*faces is not needed"):
+    with pytest.raises(DataError, match=r"faces\.bin has images of its own: leave out .*faces, --images"):
         open_pairs(tmp_path / "faces.bin", faces)

@@ -10,64 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dataset_files import png, write_images, write_labeled
+from sessions import result_of
 from test_datasets_lfw import PEOPLE, TWO_FOLDS
 
-from btnet_eval import cli
 from btnet_eval.verification import accuracy
 from btnet_ext import Bundle, Engine, resize
 from bundle_copies import BundleCopy
-from command_line import Call, in_process, without_module
-from onnx_files import write_model
+from command_line import Call, without_module
 
 SEED = 41
-
-
-@pytest.fixture
-def evaluate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """Run the command in this process with a cache of its own, as `in_process`."""
-    monkeypatch.setenv("BTNET_CACHE", str(tmp_path / "cache"))
-    return in_process("btnet-eval", cli.main, monkeypatch, capsys)
-
-
-@pytest.fixture(scope="module")
-def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six persons in folders, four images of 112 px each: a pattern of colours, and noise."""
-    random = np.random.default_rng(SEED)
-    folder = tmp_path_factory.mktemp("people")
-    for person in "abcdef":
-        (folder / person).mkdir()
-        pattern = random.integers(0, 256, (4, 4, 3))
-        for number in range(4):
-            blocks = (pattern + random.normal(0, 60, (4, 4, 3))).clip(0, 255)
-            pixels = np.kron(blocks, np.ones((28, 28, 1))).astype(np.uint8)
-            (folder / person / f"{number}.png").write_bytes(png(pixels))
-    return folder
-
-
-@pytest.fixture
-def table(people: Path, tmp_path: Path) -> Path:
-    """Every pair of images of two persons next to each other in the alphabet, and every pair of one, in two folds."""
-    names = sorted(path.relative_to(people).as_posix() for path in people.rglob("*.png"))
-    lines = ["fold\tpath_a\tpath_b\tsame"]
-    for i, a in enumerate(names):
-        for b in names[i + 1 :]:
-            if ord(b[0]) - ord(a[0]) <= 1:
-                lines.append(f"{len(lines) % 2}\t{a}\t{b}\t{int(a[0] == b[0])}")
-    path = tmp_path / "pairs.tsv"
-    path.write_text("\n".join(lines))
-    return path
-
-
-@pytest.fixture
-def onnx_file(tmp_path: Path) -> Path:
-    return write_model(tmp_path / "colours.onnx")
-
-
-def result_of(out: str) -> dict:
-    """Of the page whose path is the last line."""
-    page = Path(out.splitlines()[-1])
-    assert page.is_file()
-    return json.loads(page.with_suffix(".json").read_text())
 
 
 def test_verify(evaluate: Call, small_bundle: Path, onnx_file: Path, people: Path, table: Path) -> None:
@@ -169,13 +120,15 @@ def test_gains(evaluate: Call, onnx_file: Path, people: Path, table: Path, tmp_p
     code, said, err = evaluate("gains", file, *options)
     assert (code, err) == (0, [])
     # A model against itself: nothing to gain.
-    assert result_of(said)["numbers"] == {"112&112": None, "112&7": None, "7&7": None}
+    result = result_of(said)
+    assert result["numbers"] == {"112&112": None, "112&7": None, "7&7": None}
+    compared = [[role, f"{file}, colours"] for role in ("model", "phi_hr", "phi_mr", "phi_mm")]
+    assert result["sections"][0]["rows"] == compared
     code, _, err = evaluate("gains", f"{file}:nobody", *options)
     assert code == 1
     assert "not nobody" in err[0]
     code, _, err = evaluate("gains", "colours", *options)
-    assert code == 2
-    assert "must be FILE.json or FILE.json:NAME" in err[0]
+    assert (code, err) == (2, ["Invalid value: FILE.json must be FILE.json or FILE.json:NAME, got 'colours'"])
 
 
 def test_own(evaluate: Call, small_bundle: Path, people: Path, tmp_path: Path) -> None:
@@ -273,11 +226,11 @@ def test_figures(evaluate: Call, small_bundle: Path, onnx_file: Path, people: Pa
     ("arguments", "code", "message"),
     [
         (["verify"], 2, "Missing argument"),
-        (["verify", "pairs.tsv", "-m", "m.onnx"], 2, "Missing option"),
+        (["identify", "faces", "-m", "m.onnx"], 2, "Missing option"),
         (["own", "faces", "-o", "out", "-m", "nobody"], 1, "nobody"),
         (["own", "faces", "-o", "out", "--mean", "1,2"], 2, "--mean must be three numbers with commas, got '1,2'"),
         (["identify", "faces", "-o", "o", "--gallery-images", "0"], 2, "--gallery-images"),
-        (["features", "a.png", "-m", "res50@large"], 2, "--model must be MODEL or MODEL@R"),
+        (["features", __file__, "-m", "res50@large"], 2, "--model must be MODEL or MODEL@R"),
         (["nonsense"], 2, "No such command"),
     ],
 )
@@ -294,10 +247,7 @@ def test_other_options(evaluate: Call, onnx_file: Path, people: Path, tmp_path: 
     assert "--resolutions must be numbers from 1 to 112 with commas, each once, got '112;14'" in err[0]
     code, _, err = evaluate("identify", tmp_path / "nowhere", *options)
     assert code == 1
-    assert "nowhere is neither a folder nor a zip archive" in err[0]
-    code, _, err = evaluate("own", people, *options, "-m", onnx_file)
-    assert code == 1
-    assert "each with a name of its own, not colours, colours" in err[0]
+    assert err == [f"{tmp_path}/nowhere does not exist"]
 
 
 @pytest.mark.parametrize("sizes", ["0", "-1", "113", "7,7", "", "abc", "99999999999999999999"])
@@ -324,7 +274,7 @@ def test_what_is_wrong_is_said_before_the_work(
         ((*measure, "-o", tmp_path / "o", "--write", "--resolutions", "7"), "for all resolutions of the bundle"),
         (
             ("survface", people, "-m", onnx_file, "-o", tmp_path / "o"),
-            "has no .mat files: give their folder with --lists",
+            "has neither gallery_img_ID_pairs.mat nor positive_pairs_names.mat: give their folder with --lists",
         ),
     ):
         code, _, err = evaluate(*arguments)
@@ -340,7 +290,7 @@ def test_problems_are_told_of_what_fails_in_the_end(evaluate: Call, onnx_file: P
     code, _, err = evaluate("own", tmp_path / "bad", "-m", onnx_file, "-o", tmp_path / "out")
     assert (code, len(err)) == (1, 2)
     assert err[0].startswith("warning: 2 problems with the data")
-    assert "two persons or more, but has none" in err[1]
+    assert "none of 2 images can be decoded" in err[1]
 
 
 def test_what_cannot_be_read_is_left_out(evaluate: Call, people: Path, onnx_file: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Models to measure: bundles against the engine, ONNX models against ONNX Runtime, and what is refused as one."""
 
 import re
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,14 @@ import onnx
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
 from PIL import Image
 
 from btnet_eval.base import DataError
 from btnet_eval.models import Model, Preprocessing, open_model
-from btnet_ext import Engine, InvalidOption, ModelNotFound
+from btnet_ext import Engine, InvalidImage, InvalidOption, ModelNotFound
+from bundle_copies import BundleCopy
 from letting_go import interrupted_after
-from onnx_files import DIM, Pixels, save, write_model
+from onnx_files import DIM, Pixels, write_model
 
 IMAGENET = Preprocessing(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 
@@ -70,6 +70,13 @@ def test_a_model_of_one_network_is_shown_degraded_images() -> None:
         assert np.array_equal(model.present(image, resolution), expected)
 
 
+def test_the_one_branch_of_a_bundle_is_shown_its_resolution() -> None:
+    (image,) = random_images(3, 90)
+    model = Model("one", lambda images: np.ones((len(images), 2), np.float32), "one", (28,))
+    assert np.array_equal(model.present(image, 28), pillow_resize(image, 28))
+    assert np.array_equal(model.present(image, 14), pillow_resize(pillow_resize(image, 14), 112))
+
+
 def test_a_bundle_selects_as_it_is_told(small_bundle: Path) -> None:
     image = np.random.default_rng(4).integers(0, 256, (20, 60, 3), np.uint8)
     images = [image]
@@ -87,17 +94,44 @@ def test_the_digest_of_a_bundle_tells_it_and_its_options_apart(
 ) -> None:
     assert re.fullmatch("[0-9a-f]{64}", bundle_model.digest)
     assert open_model(small_bundle).digest == bundle_model.digest
-    other = Path(shutil.copytree(small_bundle, tmp_path / "small.btnet"))
-    assert open_model(other).digest == bundle_model.digest
-    metadata = other / "model.json"
-    metadata.write_bytes(metadata.read_bytes().replace(b'"small"', b'"large"'))
-    digests = [
-        open_model(other).digest,
+    changes: dict[str, Callable[[dict[str, Any]], None]] = {
+        "input": lambda model: model["input"].update(mean=[127.5, 127.5, 127.0]),
+        "selection": lambda model: model["selection"].update(rounding="near"),
+        "branches": lambda model: (model["resolutions"].remove(7), model["graphs"]["f32"].pop("7")),
+    }
+    digests = []
+    for name, change in changes.items():
+        copy = BundleCopy(small_bundle, tmp_path / f"{name}.btnet")
+        copy.edit_model(change)
+        digests.append(open_model(copy.path).digest)
+    copy = BundleCopy(small_bundle, tmp_path / "graph.btnet")
+    copy.edit_graph(lambda graph: setattr(graph, "doc_string", "another"))
+    digests += [
+        open_model(copy.path).digest,
         open_model(small_bundle, flip=False).digest,
         open_model(small_bundle, selection=("max", "ceil")).digest,
         open_model(small_bundle, selection=("min", "ceil")).digest,
     ]
-    assert len({bundle_model.digest, *digests}) == 5
+    assert len({bundle_model.digest, *digests}) == 8
+
+
+def test_what_changes_no_embedding_changes_no_digest(tmp_path: Path, small_bundle: Path, bundle_model: Model) -> None:
+    """Thresholds above all: what is embedded to recommend them is there for what comes after."""
+    copy = BundleCopy(small_bundle, tmp_path / "small.btnet")
+    thresholds = {"flip": True, "far": {"0.01": {"7&7": {"cosine": 0.5, "tar": 0.5}}}}
+    copy.edit_model(lambda model: model.update(thresholds=thresholds, name="other", license="MIT"))
+    other = open_model(copy.path)
+    assert (other.name, other.digest) == ("other", bundle_model.digest)
+
+
+@pytest.mark.parametrize("kind", ["bundle", "onnx"])
+def test_one_array_is_no_list_of_images(kind: str, small_bundle: Path, onnx_path: Path) -> None:
+    """Neither are its rows taken for grey images."""
+    model = open_model(small_bundle if kind == "bundle" else onnx_path)
+    image, other = random_images(3, 30, 30)
+    with pytest.raises(InvalidImage, match=r"images is one array of shape \(30, 30, 3\).*pass a list, \[image\]"):
+        model.embed(image)
+    np.testing.assert_allclose(model.embed(np.stack([image, other])), model.embed([image, other]), atol=1e-6)
 
 
 def test_an_unknown_name_is_told() -> None:
@@ -226,89 +260,6 @@ def test_an_embedding_of_nothing_is_told(onnx_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.onnx"):
         open_model(tmp_path / "none.onnx")
-
-
-@pytest.mark.parametrize("content", [b"", b"garbage" * 50, b"<?xml version='1.0'?><net/>", bytes(1000), None])
-def test_what_is_no_onnx_is_refused(tmp_path: Path, onnx_path: Path, content: bytes | None) -> None:
-    path = tmp_path / "faces.onnx"
-    path.write_bytes(onnx_path.read_bytes()[:-1000] if content is None else content)
-    with pytest.raises(DataError, match=r"faces\.onnx cannot be read by OpenVINO: ") as caught:
-        open_model(path)
-    assert "\n" not in str(caught.value)
-
-
-def test_an_unknown_operator_is_one_sentence(tmp_path: Path) -> None:
-    nodes = [helper.make_node("Unheard", ["pixels"], ["embedding"], domain="example")]
-    path = save(tmp_path / "faces.onnx", nodes, {"pixels": (1, 3, 112, 112)}, {"embedding": (1, 8)})
-    with pytest.raises(DataError, match=r"faces\.onnx cannot be read by OpenVINO: ") as caught:
-        open_model(path)
-    assert "\n" not in str(caught.value)
-
-
-FLATTEN = [helper.make_node("Flatten", ["pixels"], ["embedding"])]
-CANONICAL_INPUT = {"pixels": (1, 3, 112, 112)}
-
-
-@pytest.mark.parametrize(
-    "shape", [(1, 3, 96, 112), (1, 1, 112, 112), (4, 3, 112, 112), (1, 112, 112, 3), (3, 112, 112)]
-)
-def test_another_input_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    outputs = {"embedding": (shape[0], int(np.prod(shape[1:])))}
-    path = save(tmp_path / "faces.onnx", FLATTEN, {"pixels": shape}, outputs)
-    got = ",".join(map(str, shape))
-    with pytest.raises(DataError, match=rf"faces\.onnx must have one input \(.*\), got pixels \[{got}\]"):
-        open_model(path)
-
-
-def test_two_inputs_are_refused(tmp_path: Path) -> None:
-    shape = (1, 3, 112, 112)
-    nodes = [helper.make_node("Add", ["a", "b"], ["c"]), helper.make_node("Flatten", ["c"], ["embedding"])]
-    path = save(tmp_path / "faces.onnx", nodes, {"a": shape, "b": shape}, {"embedding": (1, 37632)})
-    with pytest.raises(DataError, match=r"must have one input .*, got a \[1,3,112,112\], b \[1,3,112,112\]"):
-        open_model(path)
-
-
-def test_integer_input_is_refused(tmp_path: Path) -> None:
-    outputs = {"embedding": (1, 37632)}
-    path = save(tmp_path / "faces.onnx", FLATTEN, CANONICAL_INPUT, outputs, element=TensorProto.UINT8)
-    with pytest.raises(DataError, match="must take floating-point numbers, got u8"):
-        open_model(path)
-
-
-def test_two_outputs_are_refused(tmp_path: Path) -> None:
-    nodes = [helper.make_node("Flatten", ["pixels"], ["a"]), helper.make_node("Neg", ["a"], ["b"])]
-    path = save(tmp_path / "faces.onnx", nodes, CANONICAL_INPUT, {"a": (1, 37632), "b": (1, 37632)})
-    with pytest.raises(DataError, match=r"must have one output \(N, dim\), got a \[1,37632\], b \[1,37632\]"):
-        open_model(path)
-
-
-def test_maps_are_no_embedding(tmp_path: Path) -> None:
-    nodes = [helper.make_node("GlobalAveragePool", ["pixels"], ["embedding"])]
-    path = save(tmp_path / "faces.onnx", nodes, {"pixels": ("N", 3, 112, 112)}, {"embedding": ("N", 3, 1, 1)})
-    with pytest.raises(DataError, match=r"must have one output \(N, dim\), got embedding \[1,3,1,1\]"):
-        open_model(path)
-
-
-def test_an_embedding_of_no_fixed_length_is_refused(tmp_path: Path) -> None:
-    nodes = [
-        helper.make_node("Flatten", ["pixels"], ["flat"], axis=0),
-        helper.make_node("NonZero", ["flat"], ["places"]),
-        helper.make_node("Cast", ["places"], ["embedding"], to=TensorProto.FLOAT),
-        helper.make_node("Slice", ["embedding", "zero", "one", "zero"], ["first"]),
-    ]
-    places = {"zero": np.array([0]), "one": np.array([1])}
-    path = save(tmp_path / "faces.onnx", nodes, CANONICAL_INPUT, {"first": (1, "D")}, places)
-    with pytest.raises(DataError, match=r"must have embeddings of a fixed length, got first \[1,"):
-        open_model(path)
-
-
-def test_a_graph_for_another_size_inside_is_refused(tmp_path: Path) -> None:
-    nodes = [helper.make_node("Reshape", ["pixels", "shape"], ["embedding"])]
-    shape = {"shape": np.array([-1, 100])}
-    inputs, outputs = {"pixels": ("N", 3, "H", "W")}, {"embedding": ("N", 100)}
-    path = save(tmp_path / "faces.onnx", nodes, inputs, outputs, shape)
-    with pytest.raises(DataError, match=r"faces\.onnx cannot take one image of 112 px: "):
-        open_model(path)
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from btnet_eval.base import DataError
-from btnet_eval.feature_maps import (
-    list_layers,
-    open_network,
-    write_feature_maps,
-)
+from btnet_eval.feature_maps import open_network, write_feature_maps
 from btnet_eval.models import Preprocessing
 from btnet_eval.session import Run
 from btnet_ext import InvalidOption, ModelNotFound
@@ -74,7 +70,6 @@ def test_an_onnx_model_against_onnx_runtime(onnx_file: Path) -> None:
         ("twin", (5, 7, 7)),
         ("twin_1", (5, 7, 7)),
     ]
-    assert list(network.layers.values()) == list_layers(onnx_file)
     assert network.layers["stem"].kind == "Convolution"
     x = (pillow_resize(FACE, 112)[..., ::-1] - np.float64(IMAGENET.mean)) / np.float64(IMAGENET.std)
     expected = runtime_outputs(onnx_file, ["squashed", "patches", "mixed"], x)
@@ -173,5 +168,5 @@ def test_page_of_feature_maps(tmp_path: Path, small_bundle: Path, onnx_file: Pat
     assert rows[0]["highest"] == rows[1]["highest"] == float(mean.max())
     uneven = [(networks[0][0], ["prelu"]), (networks[1][0], ["stem", "twin"])]
     for wrong in (uneven, []):
-        with pytest.raises(InvalidOption, match="networks must be one or more with as many layers each"):
+        with pytest.raises(InvalidOption, match="layers must be as many for each network, one network at least"):
             write_feature_maps(run, wrong, FACE, "face.png", 20)

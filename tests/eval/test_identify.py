@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dataset_files import face, png, write_zip
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sessions import session_in
 
@@ -17,7 +17,7 @@ from btnet_eval.datasets.images import NamedImages, open_images
 from btnet_eval.datasets.survface import OpenSet
 from btnet_eval.identify import embed_open_set, rates, split_gallery, write_identification
 from btnet_eval.models import Model, open_model
-from btnet_eval.selection import image_sizes
+from btnet_eval.session import image_sizes
 from btnet_ext import degrade, resize
 from btnet_ext.errors import InvalidOption
 
@@ -98,6 +98,13 @@ def test_folders_in_folders() -> None:
         ([], {}, DataError, "of 0 people, nobody has 3 images for the gallery and one to look for"),
         (["1.png", "2.png"], {}, DataError, "of 0 people"),
         (["a/1.png", "b/1.png"], {"gallery_images": 1}, DataError, "of 2 people, nobody has 1 images"),
+        (
+            ["a/1.png", "a/2.png"],
+            {"gallery_images": 1},
+            DataError,
+            "of 1 people, one is in the gallery, whom each search finds: there must be two at least",
+        ),
+        (["a/1.png", "a/2.png", "b/1.png"], {"gallery_images": 1, "unmated": 0.5}, DataError, "of 2 people, one is in"),
         (["a/1.png"], {"gallery_images": 0}, ValueError, "gallery_images must be at least 1, not 0"),
         (["a/1.png"], {"unmated": 1}, ValueError, "unmated must be at least 0 and below 1, not 1"),
         (["a/1.png"], {"unmated": -0.1}, ValueError, "unmated must be at least 0"),
@@ -129,8 +136,8 @@ def test_split_of_any_sizes(counts: list[int], gallery_images: int, every: int, 
     def split() -> OpenSet:
         return split_gallery(shuffled, problems, gallery_images=gallery_images, unmated=1 / every)
 
-    if not mated:
-        with pytest.raises(DataError, match="nobody has"):
+    if not mated or len({name[:3] for name in gallery}) == 1:
+        with pytest.raises(DataError, match="one is in the gallery" if mated else "nobody has"):
             split()
         return
     found = split()
@@ -144,6 +151,7 @@ def test_split_of_any_sizes(counts: list[int], gallery_images: int, every: int, 
 @given(people=st.integers(2, 300), part=st.floats(0, 0.95))
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_any_part_is_spread_evenly(people: int, part: float) -> None:
+    assume(people * (1 - part) >= 2)
     names = [f"{person:03}/{number}.png" for person in range(people) for number in range(2)]
     found = split_gallery(names, Problems(), gallery_images=1, unmated=part)
     strangers = {int(name[:3]) for name in found.unmated}
@@ -228,6 +236,10 @@ def test_report(tmp_path: Path, images: NamedImages, people: OpenSet) -> None:
     assert list(result["numbers"]["colours"]) == ["{}&{}".format(*pair) for pair in pairs]
     tables = {section["title"]: section for section in result["sections"]}
     assert tables["Gallery and probes"]["rows"] == [[6, 18, 24, 21]]
+    split = (
+        "Of 9 people, 3 are not in the gallery; of the others, the first 3 images are. Among 6 people, everybody is in"
+    )
+    assert tables["Gallery and probes"]["note"].endswith(f"{split} the top 6.")
     for title in ("Top-1", "Top-5", "Top-10", "TPIR at FPIR 0.1", "TPIR at FPIR 0.01"):
         expected = [rates(rows.search(*pair))[title] for pair in pairs]
         assert [values[title] for values in result["numbers"]["colours"].values()] == expected
@@ -251,16 +263,19 @@ def test_without_unmated_people(tmp_path: Path, images: NamedImages) -> None:
 
 
 def test_images_that_cannot_be_decoded(tmp_path: Path) -> None:
-    """The first three that can be decoded are the gallery."""
-    for number in range(5):
-        path = tmp_path / "faces" / "a" / f"{number}.png"
+    """The first three that can be decoded are in the gallery."""
+    for name in [*(f"a/{number}" for number in range(5)), "b/0"]:
+        path = tmp_path / "faces" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"no image" if number == 1 else png(face(number)))
+        path.write_bytes(b"no image" if name == "a/1" else png(face(int(name[2:]))))
     images, problems = open_images(tmp_path / "faces"), Problems()
     people = split_gallery(tuple(image_sizes(images.names(), images, problems)), problems, unmated=0)
-    assert people.gallery.names == ("a/0.png", "a/2.png", "a/3.png")
+    assert people.gallery.names == ("a/0.png", "a/2.png", "a/3.png", "b/0.png")
     assert people.mated.names == ("a/4.png",)
-    assert problems.count == 1
+    assert [message.split(": ")[-1] for message in problems.messages[1:]] == [
+        "has 1 images, of which none is left for a probe"
+    ]
+    assert "1.png is not an image" in problems.messages[0]
 
 
 def test_empty_folder(tmp_path: Path) -> None:

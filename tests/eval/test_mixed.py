@@ -85,7 +85,9 @@ def test_the_engine_selects(small_bundle: Path, tmp_path: Path, images: NamedIma
     embedded = model.embed([reduced(model, images.read(n), int(r)) for n, r in zip(names, resolutions, strict=True)])
     np.testing.assert_allclose(embedded, expected, atol=1e-5)
     page = write_mixed(session_in(tmp_path, model), MixedPairs(few, {"steps": resolutions}), images)
-    measured = json.loads(page.with_suffix(".json").read_text())["numbers"]["measured"][model.name]["steps"]
+    result = json.loads(page.with_suffix(".json").read_text())
+    assert result["sections"][1]["note"] == "Pixels, of both images of 4 pairs; read from files."
+    measured = result["numbers"]["measured"][model.name]["steps"]
     assert measured["mean"] == accuracy(expected[0::2], expected[1::2], few.same, few.folds).mean
 
 
@@ -100,6 +102,8 @@ def test_report(tmp_path: Path, images: NamedImages, pairs: Pairs) -> None:
     assert page == tmp_path / "out" / "mixed.html"
     result = json.loads((tmp_path / "out" / "mixed.json").read_text())
     assert result["models"] == {"single": "1", "branches": "2"}
+    assert result["numbers"]["seed"] == 3
+    assert result["sections"][1]["note"] == "Pixels, of both images of 60 pairs; drawn from seed 3."
     assert result["problems"]["count"] == 1
     assert set(steps) == {
         (f"{model}, {protocol}", 120, 120) for model in ("single", "branches") for protocol in PROTOCOLS
@@ -163,6 +167,7 @@ def test_left_out_pairs_take_their_resolutions_along(tmp_path: Path, folder: Pat
 def test_all_pairs_are_kept(images: NamedImages, pairs: Pairs) -> None:
     mixed = draw_resolutions(pairs, seed=0)
     left = usable_mixed(mixed, images, str, Problems(strict=True))
+    assert left.seed == 0
     assert (left.pairs.paths_a, left.pairs.paths_b) == (pairs.paths_a, pairs.paths_b)
     for protocol, resolutions in mixed.resolutions.items():
         np.testing.assert_array_equal(left.resolutions[protocol], resolutions)

@@ -211,7 +211,10 @@ def test_report(tmp_path: Path, folder: Path) -> None:
     page = write_own(session, inputs.images, inputs.options)
     assert page == tmp_path / "out" / "own.html"
     # All images are 24 px, so that they are not embedded again at that size.
-    assert {what for what, _, _ in seen} == {"checks at full size", "checks at 6 px", "checks at 2 px"}
+    assert {what for what, _, _ in seen} == {
+        "reading images",
+        *(f"checks at {at}" for at in ("full size", "6 px", "2 px")),
+    }
     result = json.loads((tmp_path / "out" / "own.json").read_text())
     _, steps = measured(inputs, tmp_path / "cache")
     for kind, of_kind in steps.items():
@@ -219,6 +222,11 @@ def test_report(tmp_path: Path, folder: Path) -> None:
             assert Step(**numbers | {"threshold": Threshold(**numbers["threshold"])}) == step
         smallest = result["numbers"]["smallest"][kind]
         assert smallest == smallest_size(of_kind, 0.5)
+        (table,) = (section for section in result["sections"] if section["title"] == kind.capitalize())
+        for step, row in zip(of_kind, table["rows"], strict=True):
+            assert step.accuracy is not None
+            assert step.threshold is not None
+            assert (row[4], row[8]) == (f"{100 * step.accuracy:.2f}", f"{100 * (1 - step.threshold.tar):.2f}")
     assert inputs.images.where in result["data"]
     for figure in ("own_accuracy", "own_rejects"):
         assert f'src="{figure}.png"' in page.read_text()
@@ -335,7 +343,7 @@ def test_wrong_folders(tmp_path: Path, folder: Path) -> None:
         ({"sizes": (0,)}, "sizes must be"),
         ({"far": 0.0}, "far must be above 0 and below 1, not 0.0"),
         ({"rejects": 1.5}, "rejects must be from 0 to 1, not 1.5"),
-        ({"most_pairs": 0}, "most_pairs must be at least 1"),
+        ({"pairs": 0}, "pairs must be at least 1"),
         ({"seed": -1}, "seed at least 0"),
     ],
 )

@@ -39,14 +39,31 @@ def test_roc_by_hand() -> None:
 
 
 def test_roc_below_the_first_step() -> None:
-    """b has no point at FAR 0, and its 1 in 1,000 lies exactly at a marker."""
+    """b has no point at FAR 0, and its 1 in 1,000 lies exactly at a marker, where the axis ends."""
     figure = roc_plot({"a": ([0, 1e-5], [0.2, 0.3]), "b": ([1 / 1000], [0.9])})
     a, b = figure.axes[0].get_lines()
     assert a.get_xdata()[:2].tolist() == [1e-5, 1e-4]
-    np.testing.assert_array_equal(a.get_ydata(), [0.3] * 6)
-    np.testing.assert_array_equal(b.get_ydata(), [0, 0, 0.9, 0.9, 0.9, 0.9])
+    np.testing.assert_array_equal(a.get_ydata(), [0.3] * 3)
+    np.testing.assert_array_equal(b.get_ydata(), [0, 0, 0.9])
     labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
-    assert labels == ["1e-5", "1e-4", "1e-3", "1e-2", "1e-1", "1"]
+    assert labels == ["1e-5", "1e-4", "1e-3"]
+
+
+@pytest.mark.parametrize(
+    ("far", "labels"),
+    [
+        ([0.02], ["1e-2", "1e-1"]),
+        ([0.1], ["1e-1", "1"]),
+        ([0.1, 0.2], ["1e-1", "1"]),
+        ([0, 0], ["1e-1", "1"]),
+        ([0.001, 0.1], ["1e-3", "1e-2", "1e-1"]),
+        ([0.001, 1], ["1e-3", "1e-2", "1e-1", "1"]),
+    ],
+)
+def test_where_the_roc_ends(far: list[float], labels: list[str]) -> None:
+    axes = roc_plot({"a": (far, [0.5] * len(far))}).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == labels
+    assert axes.get_xlim() == (float(labels[0]), float(labels[-1]))
 
 
 @settings(derandomize=True, deadline=None, max_examples=8)
@@ -88,6 +105,12 @@ def test_resolution_plot_by_hand() -> None:
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("resolution, pixels", "accuracy, %")
     assert [label.get_text() for label in axes.get_xticklabels()] == ["7", "14", "112"]
     assert axes.get_xticks().tolist() == resolutions
+
+
+def test_no_band_above_what_there_can_be() -> None:
+    figure = resolution_plot({"a": ([7, 14], [90, 99], [4, 2.5])}, value="accuracy, %", highest=100)
+    _, low, high = figure.axes[0].get_lines()
+    assert (low.get_ydata().tolist(), high.get_ydata().tolist()) == ([86, 96.5], [94, 100])
 
 
 @settings(derandomize=True, deadline=None, max_examples=6)

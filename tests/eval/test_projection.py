@@ -46,7 +46,8 @@ def test_page_of_projections(tmp_path: Path, images: NamedImages) -> None:
     for number in (1, 2):
         assert f'src="projection_{number}.png"' in page.read_text()
         assert (tmp_path / "out" / f"projection_{number}.svg").stat().st_size > 1000
-    assert {what for what, _, _ in seen} == {f"{name} at {r} px" for name in ("coarse", "other") for r in (3, 32)}
+    embedded = {f"{name} at {r} px" for name in ("coarse", "other") for r in (3, 32)}
+    assert {what for what, _, _ in seen} == {"reading images", *embedded}
     assert problems.count == 1
     result = json.loads((tmp_path / "out" / "projection.json").read_text())
     assert result["numbers"]["images"] == 11
@@ -69,6 +70,10 @@ def test_page_of_projections(tmp_path: Path, images: NamedImages) -> None:
         [np.mean(similar), np.std(similar), min(similar)]
     )
     assert 0 < np.mean(similar) < 0.99
+    assert result["numbers"]["seed"] == 0
+    assert result["sections"][0]["note"] == "t-SNE from seed 0."
+    # Not 1e-16 between an embedding and itself.
+    assert result["sections"][-1]["rows"][0] == ["coarse", 32, "1.0000", "0.0000", "1.0000"]
 
 
 def test_images_are_spread_over_the_names(tmp_path: Path, images: NamedImages) -> None:

@@ -10,11 +10,10 @@ from dataset_files import png
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from btnet_eval.base import DataError, Problems
 from btnet_eval.cache import EmbeddingCache
 from btnet_eval.datasets.images import NamedImages, open_images
 from btnet_eval.models import Model
-from btnet_eval.selection import DEFAULT, STRATEGIES, Strategy, embed_selected, image_sizes, select
+from btnet_eval.selection import DEFAULT, STRATEGIES, Strategy, embed_selected, select
 from btnet_ext import Engine, resize
 
 BRANCHES = (7, 14, 28, 112)
@@ -113,22 +112,6 @@ def test_the_engine_selects_the_same(small_bundle: Path) -> None:
 def test_what_cannot_be_selected(sizes: object, resolutions: Sequence[int], strategy: Strategy, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         select(sizes, resolutions, strategy)
-
-
-def test_sizes(tmp_path: Path) -> None:
-    images = faces(tmp_path / "faces", [(3, 5), (20, 10), (1, 1)])
-    (tmp_path / "faces" / "01.png").write_bytes(b"no image")
-    problems, steps = Problems(), []
-    names = images.names()
-    sizes = image_sizes(names[::-1], images, problems, lambda *step: steps.append(step))
-    assert list(sizes.items()) == [("02.png", (1, 1)), ("00.png", (3, 5))]
-    assert steps == [("reading images", 3, 3)]
-    assert problems.count == 1
-    assert "01.png is not an image" in problems.messages[0]
-    with pytest.raises(DataError, match=r"01\.png"):
-        image_sizes(names, images, Problems(strict=True))
-    with pytest.raises(DataError, match="none of 1 images can be decoded"):
-        image_sizes(names[1:2], images, Problems())
 
 
 @given(sizes=st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=8))

@@ -18,7 +18,7 @@ from btnet_eval.datasets.survface import OpenSet, read_identification
 from btnet_eval.datasets.tinyface import TinyFace, read_tinyface
 from btnet_eval.models import Model, open_model
 from btnet_eval.selection import STRATEGIES, Strategy, select
-from btnet_eval.small_faces import write_scface, write_survface, write_tinyface
+from btnet_eval.small_faces import SurvFace, write_scface, write_survface, write_tinyface
 from btnet_ext import Engine, resize
 
 SEED = 23
@@ -104,7 +104,8 @@ def test_survface(tmp_path: Path) -> None:
     images, people = survface(tmp_path)
     steps: list[str] = []
     page = write_survface(
-        session_in(tmp_path, MODEL, SINGLE, progress=lambda what, done, total: steps.append(what)), images, people
+        session_in(tmp_path, MODEL, SINGLE, progress=lambda what, done, total: steps.append(what)),
+        SurvFace((images, people)),
     )
     assert page == tmp_path / "out" / "survface.html"
     assert [*dict.fromkeys(steps)] == ["reading images", "colours", "single"]
@@ -122,6 +123,7 @@ def test_survface(tmp_path: Path) -> None:
     assert counts["rows"] == [[30, len(people.gallery), 45, 40]]
     assert table["columns"] == ["model", "selection", *(f"TPIR20 at FPIR {t}" for t in (0.3, 0.2, 0.1, 0.01)), "AUC"]
     assert len(table["rows"]) == 10
+    assert "AUC: the area under TPIR20 against FPIR" in table["note"]
     values = [f"{100 * value:.2f}" for value in numbers["colours"]["max floor"].values()]
     assert table["rows"][0] == ["colours", "max floor", *values]
     assert table["rows"][9][:2] == ["single", "one network"]
@@ -151,7 +153,7 @@ def test_survface_by_hand(tmp_path: Path) -> None:
     images = open_images(tmp_path)
     people = read_identification(tmp_path, images, Problems(strict=True))
     model = Model("rgb", lambda shown: np.array([image.mean(axis=(0, 1)) for image in shown], np.float32), "1", (7, 14))
-    page = write_survface(session_in(tmp_path, model), images, people)
+    page = write_survface(session_in(tmp_path, model), SurvFace((images, people)))
     numbers = result_of(page)["numbers"]["rgb"]
     assert len(numbers) == 9
     for found in numbers.values():
@@ -166,7 +168,9 @@ def test_survface_without_what_cannot_be_decoded(tmp_path: Path) -> None:
         (folder / name).write_bytes(b"no image")
     problems = Problems()
     page = write_survface(
-        session_in(tmp_path, SINGLE, problems=problems), images, people, strategies=[Strategy("min", "near")]
+        session_in(tmp_path, SINGLE, problems=problems),
+        SurvFace((images, people)),
+        strategies=[Strategy("min", "near")],
     )
     assert [message.split(": ")[-1] for message in problems.messages[2:]] == ["the gallery has no image of identity 4"]
     assert ["is not an image" in message for message in problems.messages] == [True, True, False]
@@ -196,7 +200,7 @@ def test_survface_with_a_kind_of_broken_images(tmp_path: Path, kind: str, messag
     for file in (tmp_path / "Face_Identification_Test_Set" / kind).iterdir():
         file.write_bytes(b"no image")
     with pytest.raises(DataError, match=message):
-        write_survface(session_in(tmp_path, MODEL, problems=Problems()), images, people)
+        write_survface(session_in(tmp_path, MODEL, problems=Problems()), SurvFace((images, people)))
     assert not (tmp_path / "out").exists()
 
 
@@ -304,7 +308,7 @@ def test_a_bundle(tmp_path: Path, small_bundle: Path) -> None:
     images, people = survface(tmp_path)
     model = open_model(small_bundle, flip=False)
     strategies = [Strategy("max", "ceil"), Strategy("min", "floor"), Strategy("avg", "near")]
-    page = write_survface(session_in(tmp_path, model), images, people, strategies=strategies)
+    page = write_survface(session_in(tmp_path, model), SurvFace((images, people)), strategies=strategies)
     for strategy in strategies:
         engine = Engine(small_bundle, indicator=strategy.indicator, rounding=strategy.rounding)
         native = Model("engine", engine.embed, "3", engine.resolutions)

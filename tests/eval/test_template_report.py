@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 from public_programs import search_in_all, search_in_one, tar_at_nearest_far, template_features
 from sessions import session_in
 
+from btnet_eval import template_report
 from btnet_eval.base import DataError, Problems
 from btnet_eval.datasets.align import align
 from btnet_eval.datasets.ijbc import Faces, Subjects, TemplatePairs, read_faces, read_subjects, read_template_pairs
 from btnet_eval.datasets.images import open_images
 from btnet_eval.models import Model
+from btnet_eval.plots import roc_plot
 from btnet_eval.template_measures import FARS, FPIRS, RANKS, Search
 from btnet_eval.template_report import Aggregation, TemplateData, TemplateEmbeddings, usable_faces, write_templates
 from btnet_ext import degrade, resize
@@ -157,7 +159,9 @@ def flat(identified: dict[str, dict[str, float]]) -> list[float]:
     return [*(identified["tpirs"][str(x)] for x in FPIRS), *(identified["tops"][str(k)] for k in RANKS)]
 
 
-def test_report(tmp_path: Path, folder: Path) -> None:
+def test_report(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[dict[str, tuple[list[float], list[float]]]] = []
+    monkeypatch.setattr(template_report, "roc_plot", lambda curves: (drawn.append(curves), roc_plot(curves))[1])
     problems = Problems()
     data = read(folder, problems)
     problems.report("pairs.txt, line 3: nobody")
@@ -175,6 +179,7 @@ def test_report(tmp_path: Path, folder: Path) -> None:
     assert result["numbers"]["aggregation"] == {"detector_score": True, "norm_score": False, "flip": True}
     text = page.read_text()
     assert 'src="templates_roc.png"' in text
+    assert {far[-1] for far, _ in drawn[0].values()} == {0.1}  # nothing is measured above
     assert (tmp_path / "out" / "templates_roc.svg").stat().st_size > 1000
     assert data.pairs is not None
     assert data.search is not None
@@ -308,8 +313,8 @@ def test_faces_that_cannot_be_used(tmp_path: Path, folder: Path) -> None:
     data = read(copy, problems)
     assert data.faces.names == tuple(f"{number}.jpg" for number in range(4, 97))
     assert data.faces.templates[0] == 11
-    assert "1.jpg: its landmarks are five times the same point" in problems.messages[0]
-    assert "2.jpg is not an image" in problems.messages[1]
+    assert "2.jpg is not an image" in problems.messages[0]
+    assert problems.messages[2] == "1.jpg: its landmarks are five times the same point"
     assert any("G1.csv, line 2: template 10 has no face" in message for message in problems.messages)
     assert problems.count == 3 + 1 + 31
     assert data.search is not None
@@ -318,13 +323,17 @@ def test_faces_that_cannot_be_used(tmp_path: Path, folder: Path) -> None:
     result = json.loads(page.with_suffix(".json").read_text())
     assert result["problems"]["count"] == 35
     assert result["numbers"]["counts"]["mated probes"] == [9, 12]
-    with pytest.raises(DataError, match=r"1\.jpg: its landmarks"):
+    with pytest.raises(DataError, match=r"2\.jpg is not an image"):
         read(copy, Problems(strict=True))
     read(folder, Problems(strict=True))
 
 
 def test_no_face_can_be_used(tmp_path: Path, folder: Path) -> None:
     copy = broken_copy(folder, tmp_path / "ijb", [f"{number}.jpg" for number in range(1, 97)])
+    with pytest.raises(DataError, match="none of 96 images can be decoded"):
+        read(copy, Problems())
+    names = [f"{number}.jpg" for number in range(2, 97)]
+    copy = broken_copy(folder, tmp_path / "one left", names, "1.jpg" + " 20 30" * 5 + " 0.5")
     with pytest.raises(DataError, match="no face can be decoded and aligned"):
         read(copy, Problems())
 

@@ -84,9 +84,15 @@ def test_images_that_cannot_be_decoded(tmp_path: Path, folder: Path, pairs: Pair
         usable_pairs(pairs, broken, Problems(strict=True))
     for file in copy.iterdir():
         file.write_bytes(b"no image")
-    with pytest.raises(DataError, match="no pair has two images"):
+    with pytest.raises(DataError, match="images can be decoded"):
         usable_pairs(pairs, open_images(copy), Problems())
-    assert usable_pairs(pairs, open_images(folder), Problems(strict=True)) is pairs
+    for file in list(copy.iterdir()):
+        file.write_bytes((folder / file.name).read_bytes() if file.name == "0_0.png" else b"no image")
+    with pytest.raises(DataError, match="no pair has two images that can be decoded"):
+        usable_pairs(pairs, open_images(copy), Problems())
+    whole = usable_pairs(pairs, open_images(folder), Problems(strict=True))
+    assert (whole.paths_a, whole.paths_b) == (pairs.paths_a, pairs.paths_b)
+    np.testing.assert_array_equal(whole.folds, pairs.folds)
 
 
 def test_report(tmp_path: Path, images: NamedImages, pairs: Pairs) -> None:
@@ -108,6 +114,9 @@ def test_report(tmp_path: Path, images: NamedImages, pairs: Pairs) -> None:
         assert (numbers["mean"], numbers["std"]) == (expected.mean, expected.std)
         assert numbers["tar"] == {str(far): tar for far, tar in expected.tars.items()}
         assert f"{100 * expected.mean:.2f} ± {100 * expected.std:.2f}" in page.read_text()
+    notes = {section["figure"]: section["note"] for section in result["sections"]}
+    for figure in ("roc", "distances_1", "distances_2"):
+        assert notes[f"verification_{figure}.png"] == "Both images of a pair are at the same resolution."
     for figure in ("accuracy", "roc", "distances_1", "distances_2"):
         figure = f"verification_{figure}"
         assert f'src="{figure}.png"' in page.read_text()

@@ -46,6 +46,12 @@ class NamedImages:
         """Names of all images, or of those at any depth below a folder such as `gallery`, sorted."""
         return tuple(sorted(name for name in self._sources if not folder or name.startswith(f"{folder}/")))
 
+    def below(self, folder: str) -> "NamedImages":
+        """The images below a folder such as `gallery`, by their names there; they are closed with these."""
+        start = f"{folder}/"
+        inside = {name[len(start) :]: source for name, source in self._sources.items() if name.startswith(start)}
+        return NamedImages(f"{self.where}/{folder}", inside)
+
     def encoded(self, name: str) -> bytes:
         """The image file's bytes. Raises DataError for an unknown name, or one that cannot be read."""
         source = self._source(name)
@@ -91,7 +97,8 @@ def open_images(path: str | os.PathLike[str]) -> NamedImages:
     place = Path(path)
     archive = next((part for part in (place, *place.parents) if part.suffix.lower() == ".zip" and part.is_file()), None)
     if archive is None and not place.is_dir():
-        raise DataError(f"{place} is neither a folder nor a zip archive")
+        what = "is neither a folder nor a zip archive" if place.exists() else "does not exist"
+        raise DataError(f"{place} {what}")
     opened = ExitStack()
     try:
         found = find_images(archive or place, opened)

@@ -66,12 +66,7 @@ def known_pairs(pairs: Pairs, images: NamedImages, place: Callable[[int], str], 
     kept = np.flatnonzero(known)
     if not kept.size:
         raise DataError(f"{place(0)}: of this pair and all that follow, no pair has both its images in {images.where}")
-    return Pairs(
-        pairs.folds[kept],
-        tuple(pairs.paths_a[pair] for pair in kept),
-        tuple(pairs.paths_b[pair] for pair in kept),
-        pairs.same[kept],
-    )
+    return pairs.take(kept)
 
 
 def known_labeled(labeled: Labeled, images: NamedImages, path: str | os.PathLike[str], problems: Problems) -> Labeled:

@@ -35,12 +35,16 @@ def open_pairs(path: Path, images: NamedImages | None) -> PairSet:
     images: those that the pairs name; None for a .bin, which has its own. LFW's names end as the first of the images
     does. Raises DataError for what is in none of these formats, and OSError.
     """
+    if not path.stat().st_size:
+        raise DataError(f"{path} is empty")
+    if path.suffix.lower() == ".zip":
+        raise DataError(f"{path} is an archive, not a list of pairs: give the list, and the archive with --images")
     if _is_bin(path):
         if images is not None:
-            raise DataError(f"{path} has images of its own: {images.where} is not needed")
+            raise DataError(f"{path} has images of its own: leave out {images.where}, --images")
         return PairSet(path, *read_bin(path))
     if images is None:
-        raise DataError(f"{path} names images: say where they are")
+        raise DataError(f"{path} names images: say where they are with --images")
     if path.suffix.lower() == ".tsv":
         return PairSet(path, read_table(path), images)
     suffix = PurePosixPath(images.names()[0]).suffix

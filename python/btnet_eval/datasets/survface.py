@@ -12,12 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from btnet_eval.base import DataError, Problems
 from btnet_eval.datasets.images import NamedImages
 from btnet_eval.datasets.lists import Labeled, known_labeled, known_pairs, with_mates
 from btnet_eval.datasets.mat import read_labeled, read_names
 from btnet_eval.verification import Pairs
+
+SEARCH, PAIRS = "Face_Identification_Test_Set", "Face_Verification_Test_Set"
+"""The folders of the release."""
+
+_FOLDS = 10
 
 
 @dataclass(frozen=True)
@@ -29,8 +35,24 @@ class OpenSet:
     unmated: tuple[str, ...]
 
 
+def find_lists(folder: Path) -> tuple[Path | None, Path | None]:
+    """Where the lists of identification are, and those of verification, in the release or in one of its folders.
+
+    None: nowhere.
+    """
+    places = [folder, *(folder / name for name in (SEARCH, "Face_Identification_Evaluation", PAIRS))]
+
+    def place_of(file: str) -> Path | None:
+        return next((place for place in places if (place / file).is_file()), None)
+
+    return place_of("gallery_img_ID_pairs.mat"), place_of("positive_pairs_names.mat")
+
+
 def read_verification(lists: Path, images: NamedImages, problems: Problems) -> Pairs:
-    """Read the pairs, the positive ones first. There are no folds: all pairs are in fold 0.
+    """Read the pairs, the positive ones first.
+
+    The ten folds are tenths of each list, in its order: so test_face_verification.m of the release has them, by what
+    its ports to Python say.
 
     Args:
         lists: The folder with the two .mat files.
@@ -47,7 +69,8 @@ def read_verification(lists: Path, images: NamedImages, problems: Problems) -> P
             raise DataError(f"{file}: expected two columns of names in {file.stem}, not the shape {names.shape}")
     first, second = np.concatenate([positive, negative]).T
     same = np.arange(len(first)) < len(positive)
-    pairs = Pairs(np.zeros(len(first), np.int64), tuple(first), tuple(second), same)
+    folds = np.concatenate([_tenths(len(positive)), _tenths(len(negative))])
+    pairs = Pairs(folds, tuple(first), tuple(second), same)
 
     def place(pair: int) -> str:
         return f"{files[0]}, row {pair + 1}" if same[pair] else f"{files[1]}, row {pair + 1 - len(positive)}"
@@ -76,3 +99,8 @@ def read_identification(lists: Path, images: NamedImages, problems: Problems) ->
     if not unmated:
         raise DataError(f"{images.where}: has no images in the folder unmated_probe")
     return OpenSet(gallery, mated, unmated)
+
+
+def _tenths(count: int) -> NDArray[np.int64]:
+    """The fold of each row of a list."""
+    return np.arange(count, dtype=np.int64) * _FOLDS // max(count, 1)
