@@ -1,9 +1,9 @@
-"""Train the models of docs/results.md, one after the other; what was interrupted is gone on with.
+"""Train the models that are compared, and then the one that is shipped; what was interrupted is gone on with.
 
     python results/train.py RUNS [--data FOLDER] [--only MODEL] [--stop-after MINUTES] [--threads N]
 
 FOLDER has celeba/train112.zip, celeba/train56.zip, utkface/unlabeled112.zip and teacher/mobilefacenet.onnx; without
---data it is $BTNET_DATA. The runs go to RUNS/phi_mr, RUNS/btnet, RUNS/phi_hr and RUNS/phi_mm. Exit code 130: stopped
+--data it is $BTNET_DATA. Each run goes to the folder in RUNS that has the name of its recipe. Exit code 130: stopped
 before the end; the same command goes on.
 """
 
@@ -17,7 +17,14 @@ import time
 from pathlib import Path
 
 RECIPES = Path(__file__).with_name("recipes")
-MODELS = ("phi_mr", "btnet", "phi_hr", "phi_mm")
+MODELS = ("phi_mr", "btnet", "phi_hr", "phi_mm", "res50_trunk", "res50")
+STARTS = {
+    "btnet": {"--trunk": "phi_mr/112"},
+    "res50_trunk": {"--previous": "phi_mr"},
+    "res50": {"--trunk": "res50_trunk/112", "--previous": "btnet"},
+}
+"""Which runs a run is given."""
+
 HELD_OUT = 90
 """Identities of train112 on which settings were chosen; no network sees them."""
 
@@ -34,8 +41,8 @@ def command(model: str, runs: Path, data: Path) -> list[str]:
     line += ["--held-out", str(HELD_OUT), "--teacher", str(data / "teacher/mobilefacenet.onnx")]
     line += ["--teacher-mean", TEACHER_MEAN, "--teacher-std", TEACHER_STD, "--targets", str(runs), "--seed", "0"]
     line += ["--accelerator", "cpu", "--precision", "bf16-mixed", "--compile", "--workers", "1"]
-    if model == "btnet":
-        line += ["--trunk", str(runs / "phi_mr" / "112")]
+    for option, run in STARTS.get(model, {}).items():
+        line += [option, str(runs / run)]
     return line
 
 
