@@ -105,5 +105,6 @@ def _nncf() -> Any:
         import nncf  # type: ignore[import-untyped]
     except ImportError as error:
         raise BackendUnavailable(f"quantisation needs NNCF ({error}): pip install 'btnet-ext[quantize]'") from error
-    nncf.set_log_level(logging.ERROR)
+    # Not by NNCF's own function, which also changes the handlers, of whom they may be.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     return nncf
