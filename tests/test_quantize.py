@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import onnx
@@ -15,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 import btnet_ext.quantize
-from btnet_ext import BackendUnavailable, Bundle, BundleError, Engine, InvalidOption
+from btnet_ext import BackendUnavailable, Bundle, BundleError, Engine, InvalidImage, InvalidOption
 from btnet_ext.bundle import INPUT, OUTPUT
 from btnet_ext.calibration import layers_in_float, quantize_graph, row_cosines
 from btnet_ext.errors import BtnetError
@@ -173,9 +174,10 @@ def test_layers_that_hurt_stay_in_float() -> None:
     cosines = {}
     kept = {}
     for limit in (0.01, 0.999):
-        calibrated: list[None] = []
-        result = quantize_graph(model, inputs, limit, lambda calls=calibrated: calls.append(None))
+        calibrated: list[float] = []
+        result = quantize_graph(model, inputs, in_float, limit, calibrated.append)
         assert len(calibrated) >= len(inputs)
+        assert (calibrated[0], calibrated[-1]) == (1 / len(inputs), 1)
         kept[limit] = layers_in_float(result)
         session = onnxruntime.InferenceSession(result.SerializeToString(), providers=["CPUExecutionProvider"])
         cosines[limit] = row_cosines(session.run([OUTPUT], {INPUT: inputs})[0], in_float).mean()
@@ -257,6 +259,29 @@ def test_a_damaged_bundle_and_a_target_that_is_there(source: Path, faces: list[P
         quantize(Bundle.open(copy.path), faces)
 
 
+@pytest.mark.usefixtures("as_they_are")
+def test_grey_faces_count_as_three_channels(source: Path, tmp_path: Path) -> None:
+    grey = smooth_faces(2)[0][..., 0]
+    quantize(Bundle.open(source), [grey, grey[..., None], np.stack([grey] * 3, axis=2)], tmp_path / "new.btnet")
+    assert json.loads((tmp_path / "new.btnet" / "model.json").read_text())["quantization"]["faces"] == 3
+
+
+def test_what_is_no_batch_of_faces(source: Path, tmp_path: Path) -> None:
+    for faces, message in [
+        (np.zeros((9, 9, 3), np.uint8), "images is one array of shape"),
+        ([np.zeros((9, 9, 3), np.float32)], r"images\[0\] has dtype float32"),
+    ]:
+        with pytest.raises(InvalidImage, match=message):
+            quantize(Bundle.open(source), faces, tmp_path / "new.btnet")
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_place_for_the_new_bundle(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "nowhere" / "new.btnet"
+    with pytest.raises(OSError, match=r"nowhere/new\.btnet cannot be saved \(No such file or directory\)"):
+        quantize(Bundle.open(source), smooth_faces(1), target)
+
+
 def test_without_nncf(source: Path, faces: list[Pixels], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(BackendUnavailable, match=r"btnet-ext\[quantize\]"):
@@ -264,8 +289,12 @@ def test_without_nncf(source: Path, faces: list[Pixels], tmp_path: Path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
-def test_nncf_reports_nothing() -> None:
-    assert os.environ.get("NNCF_CI"), "quantisation of this session would have reported its use"
+def test_nncf_reports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NNCF_CI", raising=False)
+    monkeypatch.setitem(sys.modules, "nncf", ModuleType("nncf"))  # no attribute: nothing is quantised
+    with pytest.raises(AttributeError):
+        quantize_graph(onnx.ModelProto(), np.zeros((1, 3, 7, 7), np.float32), np.ones((1, 2), np.float32), 0.9, print)
+    assert os.environ["NNCF_CI"], "NNCF would have reported its use"
 
 
 def test_the_command(call: Call, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,9 +327,11 @@ def test_the_command(call: Call, source: Path, tmp_path: Path, monkeypatch: pyte
         "14: cosine 0.9990, at least 0.9900",
         f"{source}: calibrated with 5 faces",
     ]
-    # Every third of the six, the first and the fourth, so that a folder sorted by person is not cut off.
+    # The first and the fourth of the six: a folder sorted by person is not cut off.
     status, out, err = call(*arguments, "--faces", 2)
     assert (status, given[-1][0], err) == (0, 2, [])
+    status, out, err = call(*arguments, "--faces", 5)  # not the sixth
+    assert (status, given[-1][0], err) == (0, 5, [])
 
 
 @pytest.mark.parametrize(

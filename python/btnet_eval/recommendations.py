@@ -7,11 +7,9 @@ same images, so that the pairs are counted and not the scores.
 """
 
 import errno
-import json
 import math
 import os
 import shutil
-import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,13 +31,12 @@ from btnet_eval.thresholds import Table, table, table_of_people
 from btnet_eval.verification import Pairs
 from btnet_eval.verify import distinct_names, embed_pairs
 from btnet_ext import Bundle, InvalidOption
+from btnet_ext.bundle import MODEL_FILE, model_text
 from btnet_ext.compare import pair_name
-from btnet_ext.whole_files import whole_file
+from btnet_ext.whole_files import whole_directory, whole_file
 
 FARS = (1e-2, 1e-3, 1e-4)
 
-_MODEL_FILE = "model.json"
-_CHUNK = 2**24  # bytes copied at a time
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -226,7 +223,7 @@ def write_thresholds(bundle: Path, found: Recommendations, *, flip: bool, out: P
         for far, pairs in found.thresholds.items()
     }
     model = opened.metadata | {"thresholds": {"flip": flip, "far": rows}}
-    content = (json.dumps(model, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    content = model_text(model).encode()
     if out is None:
         _replace(bundle, content)
         return bundle
@@ -267,7 +264,7 @@ def _far_name(far: float) -> str:
 
 def _replace(bundle: Path, content: bytes) -> None:
     try:
-        with whole_file(bundle / _MODEL_FILE) as append:
+        with whole_file(bundle / MODEL_FILE) as append:
             append(content)
     except OSError as error:
         if error.errno not in _NOT_ALLOWED:
@@ -282,19 +279,12 @@ def _copy(bundle: Path, out: Path, content: bytes) -> None:
     """Copy all files of a bundle but model.json. Copies, not links: who changes one of them does not change both."""
     if out.exists() or out.is_symlink():
         raise FileExistsError(f"{out} exists: it is not overwritten")
-    part = out.with_name(f".{out.name}.{uuid.uuid4().hex}")
     try:
-        part.mkdir()
-        for file in bundle.iterdir():
-            if file.is_file() and file.name != _MODEL_FILE and not file.name.startswith("."):
-                with file.open("rb") as source, whole_file(part / file.name) as append:
-                    while chunk := source.read(_CHUNK):
-                        append(chunk)
-        with whole_file(part / _MODEL_FILE) as append:
-            append(content)
-        part.rename(out)
+        with whole_directory(out) as folder:
+            for file in bundle.iterdir():
+                if file.is_file() and file.name != MODEL_FILE and not file.name.startswith("."):
+                    shutil.copyfile(file, folder / file.name)
+            (folder / MODEL_FILE).write_bytes(content)
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else error
         raise OSError(error.errno, f"{out} cannot be written ({why})") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,13 @@ from btnet_ext.errors import InvalidOption
 
 INPUT, OUTPUT = "input", "embedding"
 """What every graph of a bundle calls its input and its output."""
+
+MODEL_FILE = "model.json"
+
+
+def model_text(content: Mapping[str, Any]) -> str:
+    """Return the text of model.json. Raises ValueError for what JSON cannot hold."""
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def describe_file(path: Path) -> dict[str, int | str]:

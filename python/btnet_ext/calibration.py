@@ -9,6 +9,7 @@ all of them.
 from __future__ import annotations
 
 import io
+import itertools
 import logging
 import os
 from collections.abc import Callable, Iterable
@@ -28,23 +29,24 @@ Floats = NDArray[np.float32]
 
 
 def quantize_graph(
-    model: onnx.ModelProto, faces: Floats, least_cosine: float, advance: Callable[[], None]
+    model: onnx.ModelProto, faces: Floats, reference: Floats, least_cosine: float, progress: Callable[[float], None]
 ) -> onnx.ModelProto:
     """Return the graph with everything in 8 bits that can be.
 
-    Where the mean cosine between its embeddings and the graph's own falls below `least_cosine`, layers are put back to
-    float32, those that help most first, until it does not, or until none is left.
+    Where the mean cosine between its embeddings and those of the graph given falls below `least_cosine`, layers are put
+    back to float32, those that help most first, until it does not, or until none is left.
 
     model: with its tensors inside. faces: (n, 3, r, r), n at least 1, as the network gets them; both calibration and
-    the cosines are of them. advance: called for each face that was calibrated with.
+    the cosines are of them. reference: what `embed` gives for them. progress: called with the part of the faces that
+    are done.
 
     Raises BackendUnavailable without NNCF.
     """
     nncf = _nncf()
-    reference = embed(model, faces)
+    calibrated = itertools.count(1)
 
     def calibrate(index: int) -> dict[str, Floats]:
-        advance()
+        progress(min(next(calibrated) / len(faces), 1.0))  # corrections look at some faces once more
         return {INPUT: faces[index, None]}
 
     def agreement(candidate: onnx.ModelProto, indices: Iterable[int]) -> tuple[float, list[float]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 
 from btnet_ext import cli_bundles
-from btnet_ext.cli_images import COMMAND, app, find_all, quieten_pillow, readable
+from btnet_ext.cli_shared import COMMAND, app, find_all, quieten_pillow, readable
 from btnet_ext.commands import progress_bar
 from btnet_ext.errors import BtnetError
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from btnet_ext.cli_images import find_all, quieten_pillow, readable
+from btnet_ext.cli_shared import find_all, quieten_pillow, readable
 from btnet_ext.commands import progress_bar
 from btnet_ext.errors import BtnetError
 
@@ -103,7 +103,8 @@ def quantize(
     bundle = Bundle.open(locate(model))
     with ExitStack() as stack, progress_bar() as progress:
         sources = find_all([calibrate], stack)
-        sources = sources[:: -(-len(sources) // faces)]
+        count = min(faces, len(sources))
+        sources = [sources[index * len(sources) // count] for index in range(count)]
         reading = progress.add_task("reading", total=len(sources))
         pixels = [image for _, image in readable(decode_all(sources), progress, reading)]
         if not pixels:

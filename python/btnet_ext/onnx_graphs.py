@@ -64,13 +64,24 @@ def fold_casts(nodes: Sequence[NodeProto], constants: Constants) -> list[NodePro
 
 def without_casts(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a graph whose weights, where they are stored in half precision, are float32."""
-    constants: Constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    nodes = fold_casts(model.graph.node, constants)
+    constants = constants_of(model)
+    return rebuilt(model, fold_casts(model.graph.node, constants), constants, model.graph.input[0])
+
+
+def constants_of(model: onnx.ModelProto) -> Constants:
+    """Return the tensors of a graph."""
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+
+def rebuilt(
+    model: onnx.ModelProto, nodes: Sequence[NodeProto], constants: Constants, image: onnx.ValueInfoProto
+) -> onnx.ModelProto:
+    """Return a graph with other nodes and another input, and those of `constants` that they read."""
     used = {name for node in nodes for name in node.input}
     graph = helper.make_graph(
         nodes,
         model.graph.name,
-        model.graph.input,
+        [image],
         model.graph.output,
         [numpy_helper.from_array(value, name) for name, value in constants.items() if name in used],
     )

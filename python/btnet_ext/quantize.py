@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,12 +17,12 @@ import onnx
 from onnx import helper, numpy_helper
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
-from btnet_ext.bundle import Bundle, describe_file
+from btnet_ext._native import core as native
+from btnet_ext.bundle import MODEL_FILE, Bundle, describe_file, model_text
 from btnet_ext.calibration import Floats, embed, layers_in_float, quantize_graph, row_cosines
 from btnet_ext.errors import BtnetError, InvalidOption
-from btnet_ext.images import Pixels
+from btnet_ext.images import Pixels, as_pixel_list
 from btnet_ext.onnx_graphs import read_graph, without_casts
-from btnet_ext.resample import resize
 from btnet_ext.weights_file import WEIGHTS, WeightsFile
 from btnet_ext.whole_files import whole_directory
 
@@ -60,7 +58,7 @@ def quantize(
 
     Args:
         bundle: it is replaced by the new one, unless `out` is given.
-        faces: aligned crops of any sizes, uint8 (h, w, 3) RGB, like those that are to be embedded; each branch is
+        faces: aligned crops, RGB, as `Engine.embed` takes them, like those that are to be embedded; each branch is
             calibrated with all of them, resized to it.
         out: where the new bundle goes; nothing may be there. None: in the place of the one that was opened.
         least_cosine: by resolution, the least mean cosine between the embeddings of the faces in 8 bits and in float32;
@@ -74,12 +72,14 @@ def quantize(
         BackendUnavailable: NNCF is not installed.
         BtnetError: a branch stays below its least cosine.
         BundleError: the bundle is damaged.
+        InvalidImage: what is given as faces cannot be embedded.
         InvalidOption: no faces, a limit for a branch that is not there, or one that is not between 0 and 1.
         OSError: from the file system.
     """
     limits = {resolution: default_least_cosine(resolution) for resolution in bundle.resolutions}
     limits |= _checked(least_cosine, bundle)
-    if not faces:
+    images = as_pixel_list(faces)
+    if not images:
         raise InvalidOption("faces must be one image or more to calibrate with, got none")
     if out is not None and (out.exists() or out.is_symlink()):
         raise FileExistsError(f"{out} exists: it is not overwritten")
@@ -88,15 +88,16 @@ def quantize(
     with whole_directory(out or bundle.path) as folder:
         with _copy(bundle, folder) as weights:
             for resolution in reversed(bundle.resolutions):
-                calibrated = partial(_count, progress, resolution, len(faces), itertools.count(1))
                 graph = without_casts(read_graph(bundle, resolution, "f32"))
-                inputs = _inputs(bundle, faces, resolution)
-                quantized = quantize_graph(graph, inputs, limits[resolution], calibrated)
-                agreements[resolution] = _agreement(graph, quantized, inputs)
+                inputs = _inputs(bundle, images, resolution)
+                reference = embed(graph, inputs)
+                done = partial(progress, resolution)
+                quantized = quantize_graph(graph, inputs, reference, limits[resolution], done)
+                agreements[resolution] = _agreement(quantized, inputs, reference)
                 _check(agreements[resolution], resolution, limits[resolution])
                 content = _with_external_tensors(quantized, weights).SerializeToString(deterministic=True)
                 (folder / _graph_name(resolution)).write_bytes(content)
-        _write_model_file(bundle, folder, agreements, len(faces))
+        _write_model_file(bundle, folder, agreements, len(images))
     return agreements
 
 
@@ -140,19 +141,15 @@ def _places(path: Path) -> Iterator[tuple[int, int]]:
 def _inputs(bundle: Bundle, faces: Sequence[Pixels], resolution: int) -> Floats:
     """Return faces (n, 3, r, r) as the network of a resolution gets them."""
     given = bundle.metadata["input"]
-    mean, std = (np.array(given[name], np.float32) for name in ("mean", "std"))
-    small = np.stack([resize(face, (resolution, resolution), filter=given["filter"]) for face in faces])
-    if given["color"] == "bgr":
-        small = small[..., ::-1]
-    return np.ascontiguousarray(((small.astype(np.float32) - mean) / std).transpose(0, 3, 1, 2))
+    swap = given["color"] == "bgr"
+    prepare = partial(
+        native.resize_normalize, height=resolution, width=resolution, mean=given["mean"], std=given["std"]
+    )
+    return np.stack([prepare(face, swap_red_blue=swap, mirror=False, filter=given["filter"]) for face in faces])
 
 
-def _count(progress: Callable[[int, float], None], resolution: int, faces: int, counter: Iterator[int]) -> None:
-    progress(resolution, min(next(counter) / faces, 1.0))  # corrections look at some faces once more
-
-
-def _agreement(graph: onnx.ModelProto, quantized: onnx.ModelProto, inputs: Floats) -> Agreement:
-    cosines = row_cosines(embed(quantized, inputs), embed(graph, inputs))
+def _agreement(quantized: onnx.ModelProto, inputs: Floats, reference: Floats) -> Agreement:
+    cosines = row_cosines(embed(quantized, inputs), reference)
     return Agreement(float(cosines.mean()), float(cosines.min()), tuple(layers_in_float(quantized)))
 
 
@@ -188,5 +185,4 @@ def _write_model_file(bundle: Bundle, folder: Path, agreements: Mapping[int, Agr
         "files": {file.name: describe_file(file) for file in sorted(folder.iterdir())},
         "quantization": {"nncf": version("nncf"), "faces": faces, "cosine": measured},
     }
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    (folder / "model.json").write_text(text, encoding="utf-8")
+    (folder / MODEL_FILE).write_text(model_text(content), encoding="utf-8")

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper
 
 from btnet_ext.bundle import INPUT, Bundle
 from btnet_ext.errors import BundleError
-from btnet_ext.onnx_graphs import Constants, attributes, fold_casts, read_graph, signature
+from btnet_ext.onnx_graphs import Constants, attributes, constants_of, fold_casts, read_graph, rebuilt, signature
 
 _HALF_BODY = ("Conv", "BatchNormalization", "PRelu", "Add", "Flatten")  # what may come before the fully connected layer
 
@@ -47,24 +47,16 @@ def load_graph(
 
 
 def _rewrite(model: onnx.ModelProto, half: bool, head_as_convolution: bool) -> onnx.ModelProto:
-    graph = model.graph
-    constants: Constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    nodes = _fold_batch_norms(fold_casts(graph.node, constants), constants)
+    constants = constants_of(model)
+    nodes = _fold_batch_norms(fold_casts(model.graph.node, constants), constants)
     if half:
         nodes = _halve(nodes, constants)
     if head_as_convolution:
         nodes = _convolve_head(nodes, constants)
     element = TensorProto.FLOAT16 if half else TensorProto.FLOAT
-    shape: list[int | str | None] = ["N", *signature(graph.input[0])[2]]
-    used = {name for node in nodes for name in node.input}
-    rewritten = helper.make_graph(
-        nodes,
-        graph.name,
-        [helper.make_tensor_value_info(INPUT, element, shape)],
-        graph.output,
-        [numpy_helper.from_array(_as_stored(value), name) for name, value in constants.items() if name in used],
-    )
-    return helper.make_model(rewritten, opset_imports=model.opset_import, ir_version=model.ir_version)
+    shape: list[int | str | None] = ["N", *signature(model.graph.input[0])[2]]
+    stored = {name: _as_stored(value) for name, value in constants.items()}
+    return rebuilt(model, nodes, stored, helper.make_tensor_value_info(INPUT, element, shape))
 
 
 def _as_stored(value: npt.NDArray[Any]) -> npt.NDArray[Any]:

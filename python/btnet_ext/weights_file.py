@@ -18,12 +18,11 @@ ALIGNMENT = 4096
 class WeightsFile:
     """The file of weights being written: every distinct tensor, by its bytes, once and aligned.
 
-    file: where new tensors go, at its end. location: what the graphs call it, relative to their own folder.
+    file: where new tensors go, at its end; the graphs, in the same folder, call it WEIGHTS.
     """
 
-    def __init__(self, file: BinaryIO, location: str = WEIGHTS) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._location = location
         self._offsets: dict[bytes, int] = {}
 
     def add(self, name: str, values: npt.NDArray[Any], shape: tuple[int, ...]) -> TensorProto:
@@ -39,7 +38,7 @@ class WeightsFile:
             self._file.write(content)
         proto = TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(values.dtype), dims=shape)
         proto.data_location = TensorProto.EXTERNAL
-        place = {"location": self._location, "offset": self._offsets[key], "length": len(content)}
+        place = {"location": WEIGHTS, "offset": self._offsets[key], "length": len(content)}
         for field, value in place.items():
             proto.external_data.add(key=field, value=str(value))
         return proto

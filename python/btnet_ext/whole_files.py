@@ -46,12 +46,14 @@ def whole_file(path: Path) -> Iterator[Callable[[bytes], None]]:
 def whole_directory(path: Path) -> Iterator[Path]:
     """Yield a new directory to write files into, which takes the place of `path` at the end, flushed to the disk.
 
-    After an error nothing is left of it, and what was there before stays.
+    After an error nothing is left of it, and what was there before stays. Raises OSError that names `path` where no
+    directory can be made beside it.
     """
     replaces = path.exists()
     mark = f".{path.name}.{uuid.uuid4().hex}"
     folder, old = path.parent / f"{mark}.new", path.parent / f"{mark}.old"
-    folder.mkdir()
+    with _naming(path):
+        folder.mkdir()
     try:
         yield folder
         for written in (*folder.iterdir(), folder):

@@ -1,6 +1,5 @@
 """Writes a trunk and its branches as a bundle, format 1: model.json, a graph for each, weights.bin."""
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import onnx
 import torch
 
-from btnet_ext.bundle import describe_file
+from btnet_ext.bundle import MODEL_FILE, describe_file, model_text
 from btnet_ext.weights_file import WEIGHTS, WeightsFile
 from btnet_ext.whole_files import whole_directory
 from btnet_train.networks import IResNet
@@ -30,7 +29,7 @@ def check_target(out: str | os.PathLike[str], overwrite: bool = False) -> None:
         return
     if not overwrite:
         raise FileExistsError(f"{target} exists, and is replaced only with overwrite")
-    if target.is_symlink() or not (target / "model.json").is_file():
+    if target.is_symlink() or not (target / MODEL_FILE).is_file():
         raise FileExistsError(f"{target} exists and is no bundle: it is not overwritten")
 
 
@@ -90,8 +89,7 @@ def write_bundle(
             "thresholds": {},
             "training": dict(training or {}),
         }
-        text = json.dumps(metadata, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        (folder / "model.json").write_text(text, encoding="utf-8")
+        (folder / MODEL_FILE).write_text(model_text(metadata), encoding="utf-8")
     return Path(out)
 
 

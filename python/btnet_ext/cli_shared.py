@@ -1,4 +1,4 @@
-"""What the subcommands of btnet share: the command, and images that people name."""
+"""What the subcommands of btnet share: the command itself, and reading the images that people name."""
 
 from __future__ import annotations
 
