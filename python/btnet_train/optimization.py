@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from pytorch_optimizer import Muon
-from torch import nn
+from pytorch_optimizer.optimizer.utils.matrix import zero_power_via_gram_newton_schulz
+from torch import Tensor, nn
 
 from btnet_train.recipes import Optimizer, Schedule
 
@@ -28,12 +30,32 @@ def _muon(trained: Sequence[nn.Parameter], options: Optimizer) -> torch.optim.Op
     kernels = [parameter for parameter in trained if parameter.ndim == _KERNEL_DIMENSIONS]
     others = [parameter for parameter in trained if parameter.ndim != _KERNEL_DIMENSIONS]
     same = {"lr": options.lr, "weight_decay": options.weight_decay}
-    return Muon(
+    return _Muon(
         [
             {"params": kernels, "use_muon": True, "use_adjusted_lr": True, **same},
             {"params": others, "use_muon": False, "betas": (0.9, 0.999), "eps": 1e-8, **same},
         ]
     )
+
+
+class _Muon(Muon):
+    """The library's, which computes in bfloat16; on a CPU without it that takes several times as long as all else.
+
+    There it is float32, and iterates on the small matrices of rows (Gram Newton-Schulz), which gives the same in a
+    third of the time.
+    """
+
+    @staticmethod
+    def _orthogonalize(group: dict[str, Any], updates: list[Tensor]) -> list[Tensor]:
+        if updates[0].device.type != "cpu":
+            return list(Muon._orthogonalize(group, updates))
+        matrices = [update.flatten(1) for update in updates]
+        tall = [len(matrix) > matrix.shape[1] for matrix in matrices]  # the library puts m x n and n x m together
+        wide = torch.stack([matrix.mT if turn else matrix for matrix, turn in zip(matrices, tall, strict=True)])
+        results = zero_power_via_gram_newton_schulz(
+            wide, num_steps=group["ns_steps"], weights=group["ns_coeffs"], dtype=torch.float32, reset_steps=()
+        )
+        return [result.mT if turn else result for result, turn in zip(results.unbind(), tall, strict=True)]
 
 
 def rate(step: int, steps: int, steps_per_epoch: int, schedule: Schedule) -> float:

@@ -28,7 +28,7 @@ from btnet_train.progress import Means, Progress, plot_values
 from btnet_train.recipes import Stage, View
 from btnet_train.run_state import load_run, save_run
 from btnet_train.sources import Faces
-from btnet_train.topology import CANONICAL
+from btnet_train.topology import CANONICAL, RESOLUTIONS
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +83,8 @@ class Training:
         self._objective = objective
         self._per_epoch = steps_per_epoch(faces, stage.schedule.batch_size)
         self._steps = max(1, round(stage.schedule.epochs * self._per_epoch))
+        halves = objective.network.resolution > RESOLUTIONS[0]
+        self._half_size_steps = round(stage.schedule.half_size_epochs * self._per_epoch) if halves else 0
         self._parts = execution.micro_batches or fabric.world_size
         self._optimizer = build_optimizer(objective.parameters(), stage.optimizer)
         self._means = Means()
@@ -98,7 +100,7 @@ class Training:
         network = self._objective.network
         network.to(memory_format=self._layout)  # type: ignore[call-overload]
         if self._execution.compile:
-            network.compile()
+            network.compile(dynamic=False)  # images of half the side are a case of their own, compiled anew
         module, optimizer = self._fabric.setup(self._objective, self._optimizer)
         self._objective.prepare_trunk(self._fabric.device, self._execution.compile)
         module.train()
@@ -189,6 +191,7 @@ class Training:
             world_size=fabric.world_size,
             workers=self._execution.workers,
             flip=self._stage.flip,
+            half_size_steps=self._half_size_steps,
         )
         parts: list[Batch] = []
         for batch in batches:
@@ -203,6 +206,7 @@ class Training:
         """Take one step; return the means of the losses over all processes, and whether any of them shall stop."""
         # Dropout's draws follow from the step, so that a resumed run repeats them.
         torch.manual_seed(self._seed * 2**32 + step * self._fabric.world_size + self._fabric.global_rank)
+        self._objective.network.half_size = step < self._half_size_steps
         optimizer.zero_grad()
         sums: dict[str, Tensor] = {}
         for index, part in enumerate(parts):

@@ -41,7 +41,7 @@ class HeldOut:
 
     def __init__(self, faces: Faces, fabric: Fabric, *, pairs: int = 6000, seed: int = 0) -> None:
         self._fabric = fabric
-        self._images = np.stack([_canonical(faces.read(index)) for index in range(len(faces))])
+        self._images = np.stack([_resized(faces.read(index), CANONICAL) for index in range(len(faces))])
         self._first, self._second = _draw_pairs(faces.labels, pairs, np.random.default_rng(seed))
         self._same = faces.labels[self._first] == faces.labels[self._second]
         self._folds = np.arange(len(self._same)) % _FOLDS
@@ -51,16 +51,18 @@ class HeldOut:
         """Return accuracies by name, such as "held out 112&28", for a network in evaluation mode.
 
         The trunk's network is measured on images degraded to each of `sides`; a branch's at its own size, and
-        across to the trunk's embeddings at 112 if there is a trunk.
+        across to the trunk's embeddings at 112 if there is a trunk. A network that takes images of half the side sees
+        them so.
         """
+        side = network.side
         if network.resolution != CANONICAL:
-            own = self._embed(network, lambda image: resize(image, (network.resolution,) * 2))
+            own = self._embed(network, partial(_resized, side=side))
             columns = {str(network.resolution): own}
             if trunk is not None:
                 columns[str(CANONICAL)] = self._of_trunk(trunk)
         else:
-            columns = {str(r): self._embed(network, partial(degrade, resolution=r)) for r in sides}
-            columns[str(CANONICAL)] = self._embed(network, lambda image: image)
+            columns = {str(r): self._embed(network, partial(degrade, resolution=r, canonical=side)) for r in sides}
+            columns[str(CANONICAL)] = self._embed(network, partial(_resized, side=side))
         return {
             f"held out {first}&{second}": self._accuracy(columns[first], columns[second])
             for first in columns
@@ -90,8 +92,8 @@ class HeldOut:
         return cast("NDArray[np.float32]", torch.cat(blocks).numpy())
 
 
-def _canonical(image: Images) -> Images:
-    return image if len(image) == CANONICAL else resize(image, (CANONICAL, CANONICAL))
+def _resized(image: Images, side: int) -> Images:
+    return image if len(image) == side else resize(image, (side, side))
 
 
 def _draw_pairs(

@@ -89,7 +89,7 @@ def test_only_what_is_trained(name: Any) -> None:
         assert type(optimizer) is torch.optim.SGD
         assert (group["momentum"], group["nesterov"], group["dampening"]) == (0.8, False, 0)
     else:
-        assert type(optimizer) is (torch.optim.AdamW if name == "adamw" else Muon)
+        assert isinstance(optimizer, torch.optim.AdamW if name == "adamw" else Muon)
         assert group["betas"] == (0.9, 0.999)
 
 
@@ -112,10 +112,10 @@ def test_muon_moves_kernels_along_orthogonal_matrices_and_all_else_like_adamw() 
         left, _, right = np.linalg.svd(gradient, full_matrices=False)
         update = moved[name].flatten(1).numpy() / (-0.05 * 0.2 * size**0.5)
         turned = left.T @ update @ right.T
-        # The five iterations leave the singular values between about 0.7 and 1.2, and bfloat16 rounds.
+        # The five iterations leave the singular values between about 0.7 and 1.2.
         assert np.all((np.diag(turned) > 0.65) & (np.diag(turned) < 1.25))
-        assert np.abs(turned - np.diag(np.diag(turned))).max() < 0.04
-        assert np.abs(left @ turned @ right - update).max() < 0.03
+        assert np.abs(turned - np.diag(np.diag(turned))).max() < 1e-4
+        assert np.abs(left @ turned @ right - update).max() < 1e-4
     for name in ("3.weight", "3.bias"):
         assert torch.allclose(moved[name], -0.05 * gradients[name].sign(), rtol=0, atol=1e-6)
     assert torch.equal(fixed.weight, before["2.weight"])
