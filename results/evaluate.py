@@ -1,10 +1,11 @@
 """Measure the models that train.py trained, as they are shipped, and write res50.json.
 
-    python results/evaluate.py RUNS [--data FOLDER] [--bundle res50.btnet]
+    python results/evaluate.py RUNS MODEL ... [--data FOLDER] [--bundle res50.btnet]
 
-Each model is written as a bundle, weights in half precision, and embeds the faces of val_pairs through
+Each MODEL is written as a bundle, weights in half precision, and embeds the faces of val_pairs through
 btnet_ext.Engine, with flip. Models of one network get images degraded to r and up to 112 again; models with a network
-for r get the image at r x r. With --bundle that of btnet is written there with its results, for the package.
+for r get the image at r x r. "teacher" is the ONNX model in FOLDER. What res50.json says of other models stays. With
+--bundle that of res50 is written there with its results, for the package.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import io
 import json
 import os
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -42,12 +44,15 @@ LICENSE = "LicenseRef-btnet-weights-research-use"
 SIDES = (28, 14, 7)
 COLUMNS = [(112, 112), (112, 28), (112, 14), (112, 7), (28, 28), (14, 14), (7, 7)]
 
+TEACHER = "teacher"
+
 # Which run each network of a model comes from. phi_mm's network for 112 px is phi_hr, btnet's trunk is phi_mr.
 MODELS = {
     "phi_hr": {112: "phi_hr"},
     "phi_mr": {112: "phi_mr"},
     "phi_mm": {112: "phi_hr", 28: "phi_mm", 14: "phi_mm", 7: "phi_mm"},
     "btnet": {112: "phi_mr", 28: "btnet", 14: "btnet", 7: "btnet"},
+    "res50": {112: "res50_trunk", 28: "res50", 14: "res50", 7: "res50"},
 }
 
 Images: TypeAlias = list[NDArray[np.uint8]]
@@ -94,7 +99,7 @@ def describe(runs: Path, sources: Mapping[int, str], networks: Mapping[int, IRes
     for side, run in sources.items():
         result = json.loads((runs / run / str(side) / "result.json").read_text())
         result = {key: result[key] for key in ("parameters", "gmacs", "images", "seconds")}
-        if run == "btnet":
+        if run in ("btnet", "res50"):
             result["parameters"] = branch_parameter_count(networks[side])
         described[str(side)] = result
     return described
@@ -110,7 +115,9 @@ def curve(path: Path, points: int = 200) -> dict[str, list[list[float]]]:
 
 
 def gains(models: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, float | None]]:
-    """Gains of btnet over phi_hr, by column."""
+    """Gains of btnet over phi_hr, by column; none while one of the models is missing."""
+    if not {"phi_hr", "phi_mr", "phi_mm", "btnet"} <= models.keys():
+        return {}
     of: dict[str, dict[str, float | None]] = {"cross": {}, "same": {}}
     for first, second in COLUMNS[1:]:
         name = f"{first}&{second}"
@@ -139,6 +146,7 @@ def main() -> None:
     """Evaluate, and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path)
+    parser.add_argument("models", nargs="+", choices=[*MODELS, TEACHER], metavar="MODEL")
     parser.add_argument(
         "--data", type=Path, default=os.environ.get("BTNET_DATA"), required="BTNET_DATA" not in os.environ
     )
@@ -148,30 +156,36 @@ def main() -> None:
     if arguments.bundle:
         check_target(arguments.bundle, overwrite=True)  # before the work, not after it
     faces = Faces(data / "celeba/val112.zip", read_pairs(data / "celeba/val_pairs.tsv"))
-    models: dict[str, dict[str, Any]] = {}
-    (runs / "bundles").mkdir(exist_ok=True)
-    for model, sources in MODELS.items():
-        networks = load_networks(runs, sources)
-        bundle = write_model(runs / "bundles" / f"{model}.btnet", networks, {"method": model})
-        engine = Engine(bundle)
-        rows = embed_all(lambda images, engine=engine: engine.embed(images, flip=True), faces.images, len(sources) > 1)
-        models[model] = {
-            "accuracy": faces.accuracies(rows),
-            "networks": describe(runs, sources, networks),
-            "curves": {f"{run}/{r}": curve(runs / run / str(r) / "losses.csv") for r, run in sources.items()},
-        }
+    models: dict[str, dict[str, Any]] = json.loads(RESULT.read_text())["models"] if RESULT.exists() else {}
+    for model in arguments.models:
+        models[model] = measure_teacher(faces, data) if model == TEACHER else measure(model, faces, runs)
+    models = {model: models[model] for model in (*MODELS, TEACHER) if model in models}
+    result = {"machine": machine(), "pairs": len(faces.pairs), "models": models, "gains": gains(models)}
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    if arguments.bundle:
+        write_model(arguments.bundle, load_networks(runs, MODELS["res50"]), shipped(models["res50"]))
+
+
+def measure(model: str, faces: Faces, runs: Path) -> dict[str, Any]:
+    """What a model reaches and what it cost."""
+    sources = MODELS[model]
+    networks = load_networks(runs, sources)
+    with tempfile.TemporaryDirectory() as folder:
+        engine = Engine(write_model(Path(folder) / f"{model}.btnet", networks, {"method": model}))
+        rows = embed_all(lambda images: engine.embed(images, flip=True), faces.images, native=len(sources) > 1)
+    return {
+        "accuracy": faces.accuracies(rows),
+        "networks": describe(runs, sources, networks),
+        "curves": {f"{run}/{r}": curve(runs / run / str(r) / "losses.csv") for r, run in sources.items()},
+    }
+
+
+def measure_teacher(faces: Faces, data: Path) -> dict[str, Any]:
+    """What the teacher reaches."""
     mean, std = (tuple(map(float, text.split(","))) for text in (TEACHER_MEAN, TEACHER_STD))
     teacher = Teacher(data / "teacher/mobilefacenet.onnx", mean=mean, std=std)
-    teacher_rows = embed_all(lambda images: embed_flipped(teacher, np.stack(images)), faces.images, native=False)
-    result = {
-        "pairs": len(faces.pairs),
-        "models": models,
-        "gains": gains(models),
-        "teacher": {"accuracy": faces.accuracies(teacher_rows)},
-    }
-    RESULT.write_text(json.dumps({"machine": machine(), **result}, indent=1) + "\n")
-    if arguments.bundle:
-        write_model(arguments.bundle, load_networks(runs, MODELS["btnet"]), shipped(models["btnet"]))
+    rows = embed_all(lambda images: embed_flipped(teacher, np.stack(images)), faces.images, native=False)
+    return {"accuracy": faces.accuracies(rows)}
 
 
 def embed_flipped(teacher: Teacher, images: NDArray[np.uint8]) -> Rows:
@@ -184,7 +198,7 @@ def shipped(model: Mapping[str, Any]) -> dict[str, Any]:
     """What model.json of the shipped bundle says under "training"."""
     return {
         "demonstration": True,
-        "method": "BTNet (He et al., BMVC 2023), with results/recipes/phi_mr.toml and btnet.toml",
+        "method": "BTNet (He et al., BMVC 2023); phi_mr, res50_trunk, btnet and res50 in results/recipes",
         "data": "CelebA (16,997 faces at 112 px, 28,750 at 56 px), UTKFace (19,526, without identities), and a public "
         "MobileFaceNet as teacher",
         "accuracy on val_pairs, percent": {name: round(value["mean"], 2) for name, value in model["accuracy"].items()},

@@ -1,0 +1,51 @@
+"""Tables of docs/results.md, from results/res50.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from common import place, table
+
+RESULT = Path(__file__).parents[1] / "results/res50.json"
+
+
+def load() -> dict[str, Any]:
+    """Read results/res50.json."""
+    read: dict[str, Any] = json.loads(RESULT.read_text())
+    return read
+
+
+def accuracy() -> str:
+    """Accuracy of every model on the pairs, for each pair of resolutions."""
+    results = load()
+    models: Mapping[str, Any] = results["models"]
+    columns = list(next(iter(models.values()))["accuracy"])
+    rows = [
+        [model, *(f"{value['mean']:.2f} ± {value['std']:.2f}" for value in measured["accuracy"].values())]
+        for model, measured in models.items()
+    ]
+    return f"{results['pairs']:,} pairs. {place(results)}\n\n{table(['model', *columns], rows)}"
+
+
+def gains() -> str:
+    """Gains of btnet."""
+    rows = [
+        [kind, columns, "not defined" if value is None else f"{value:.2f}"]
+        for kind, of in load()["gains"].items()
+        for columns, value in of.items()
+    ]
+    return table(["gain", "resolutions", "btnet"], rows)
+
+
+def cost() -> str:
+    """What every network cost to train and costs to run."""
+    rows = []
+    for model, measured in load()["models"].items():
+        for resolution, network in measured.get("networks", {}).items():
+            cost = [f"{network['parameters'] / 1e6:.2f}", f"{network['gmacs']:.3f}"]
+            rows.append([model, resolution, *cost, f"{network['images']:,}", f"{network['seconds'] / 3600:.1f}"])
+    header = ["model", "resolution", "parameters, millions", "GMACs an image", "images seen", "hours of training"]
+    return table(header, rows)
