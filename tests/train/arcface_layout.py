@@ -56,9 +56,13 @@ def random_state(arch: str, resolution: int, stem: int = 4, dim: int = 16, seed:
 
 
 def reference_forward(
-    state: dict[str, Tensor], images: Tensor, arch: str, strides: tuple[int, ...]
+    state: dict[str, Tensor], images: Tensor, arch: str, resolution: int
 ) -> tuple[Tensor, list[Tensor]]:
-    """The network in evaluation mode, written with functions alone: embedding, maps at coupling layers."""
+    """The network in evaluation mode, written with functions alone: embedding, maps at coupling layers.
+
+    Images of half the side reach the last stage as 7x7 maps, which stay so.
+    """
+    strides = STRIDES[resolution] if images.shape[-1] == resolution else (*STRIDES[resolution][:3], 1)
 
     def norm(name: str, x: Tensor) -> Tensor:
         shape = (1, -1, 1, 1)[: x.ndim]
