@@ -68,9 +68,7 @@ def quantize_graph(
             drop_type=nncf.DropType.ABSOLUTE,
             preset=nncf.QuantizationPreset.PERFORMANCE,
             subset_size=len(faces),
-            advanced_quantization_parameters=nncf.AdvancedQuantizationParameters(
-                overflow_fix=nncf.OverflowFix.ENABLE
-            ),
+            advanced_quantization_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE),
         )
     return cast(onnx.ModelProto, quantized)
 
