@@ -9,23 +9,16 @@ if a page is not what the files say.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
+import tables_training
 from btnet_train.recipes import load as load_recipe
 from btnet_train.recipes import names as recipe_names
-from common import RESULTS, place, table
+from common import RESULTS, load, place, table
 
 DOCS = RESULTS.parents[1] / "docs"
-
-
-def load(name: str) -> dict[str, Any]:
-    """Read results/NAME.json."""
-    read: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
-    return read
 
 
 def accuracy() -> str:
@@ -137,6 +130,11 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     },
     "training.md": {"recipes": recipes},
     "gpu.md": {"gpu_bytes": gpu_bytes},
+    "results.md": {
+        "trained_accuracy": tables_training.accuracy,
+        "trained_gains": tables_training.gains,
+        "trained_cost": tables_training.cost,
+    },
 }
 
 

@@ -1,0 +1,74 @@
+"""Draw docs/training_curves.png and .svg from res50.json: how far from the teacher each network was, and how good.
+
+    python results/curves.py
+
+Left, 1 - cosine to the teacher's embedding on the images of training, averaged over 2 % of all; right, accuracy in
+percent on the held-out identities of train112, both images at the network's own resolution. Marked every pass.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from btnet_eval.plots import save
+from btnet_train.recipes import load
+from evaluate import MODELS, RESULT
+
+PICTURE = Path(__file__).parents[1] / "docs/training_curves"
+TEACHER_WEIGHT = 4.0
+"""Of the teacher's loss in all recipes here; `main` checks it."""
+
+SMOOTHED = 0.02
+DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.4, 1.2, 1.4)))
+SHADES = {"112": "black", "28": "0.3", "14": "0.5", "7": "0.65"}
+MARKERS = {"112": "o", "28": "s", "14": "^", "7": "D"}
+
+
+def networks(models: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Run, resolution and curves of every network, each once."""
+    seen = set()
+    for model in MODELS:
+        for name, values in models.get(model, {}).get("curves", {}).items():
+            if name not in seen:
+                seen.add(name)
+                run, _, resolution = name.partition("/")
+                yield run, resolution, values
+
+
+def smoothed(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Running mean; the ends are means of what is there."""
+    window = np.ones(max(1, round(len(values) * SMOOTHED)))
+    return np.convolve(values, window, "same") / np.convolve(np.ones(len(values)), window, "same")
+
+
+def main() -> None:
+    """Draw."""
+    for recipe in (RESULT.parent / "recipes").glob("*.toml"):
+        weights = {stage.teacher and stage.teacher.cosine for stage in load(str(recipe)).stages.values()}
+        if weights != {TEACHER_WEIGHT}:
+            raise ValueError(f"{recipe} weighs the teacher's loss with {weights}, expected {TEACHER_WEIGHT}")
+    models = json.loads(RESULT.read_text())["models"]
+    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+    distance, accuracy = figure.subplots(1, 2)
+    runs: list[str] = []
+    for run, resolution, values in networks(models):
+        runs += [] if run in runs else [run]
+        style: dict[str, Any] = {"color": SHADES[resolution], "linestyle": DASHES[runs.index(run) % len(DASHES)]}
+        passes, losses = np.array(values["teacher"]).T
+        distance.plot(passes, smoothed(losses) / TEACHER_WEIGHT, label=f"{run}, {resolution} px", **style)
+        measured = np.array(values[f"held out {resolution}&{resolution}"]).T
+        accuracy.plot(*measured, marker=MARKERS[resolution], markersize=3, **style)
+    distance.set(xlabel="passes", ylabel="1 - cosine to the teacher")
+    accuracy.set(xlabel="passes", ylabel="accuracy on held-out people, %")
+    figure.legend(loc="outside right upper", fontsize=8)
+    save(figure, PICTURE)
+
+
+if __name__ == "__main__":
+    main()
