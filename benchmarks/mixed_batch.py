@@ -17,16 +17,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 
 import common
 from btnet_ext import Bundle, Engine
-from btnet_ext._native import core as native
+from openvino_runs import IMAGES, all_ways
 
-CROPS_A_BRANCH = 32
+CROPS_A_BRANCH = IMAGES
 SIZES = {7: (4, 7), 14: (8, 14), 28: (15, 28), 112: (29, 200)}
-BATCHES = (1, 4, 8, 16, 32)
-BATCHES_OF_ONE_STREAM = (8, 32)
 SEED = 20260
 
 
@@ -37,45 +34,14 @@ def crops(rng: np.random.Generator) -> list[np.ndarray]:
     return [rng.integers(0, 256, (side, side, 3), dtype=np.uint8) for side in sides]
 
 
-def openvino_run(
-    core: ov.Core, bundle: Bundle, precision: str, resolution: int, batch: int, streams: int
-) -> Callable[[], None]:
-    """Return a function that runs CROPS_A_BRANCH images of one branch through OpenVINO's asynchronous queue."""
-    model = core.read_model(bundle.path / bundle.metadata["graphs"]["f32"][str(resolution)])
-    model.reshape([batch, 3, resolution, resolution])
-    properties = {
-        "INFERENCE_PRECISION_HINT": precision,
-        "NUM_STREAMS": str(streams),
-        "INFERENCE_NUM_THREADS": native.available_cores(),
-    }
-    queue = ov.AsyncInferQueue(core.compile_model(model, "CPU", properties), streams)
-    images = np.random.default_rng(SEED).uniform(-1, 1, (batch, 3, resolution, resolution)).astype(np.float32)
-
-    def run() -> None:
-        for _ in range(CROPS_A_BRANCH // batch):
-            queue.start_async({0: images})
-        queue.wait_all()
-
-    return run
-
-
-def openvino_runs(bundle: Bundle, precision: str, resolution: int) -> dict[str, Callable[[], None]]:
-    """Return all ways to run a branch that are tried, by name."""
-    core = ov.Core()
-    ways = [(batch, native.available_cores()) for batch in BATCHES] + [(batch, 1) for batch in BATCHES_OF_ONE_STREAM]
-    return {
-        f"{resolution} in batches of {batch}, streams: {streams}": openvino_run(
-            core, bundle, precision, resolution, batch, streams
-        )
-        for batch, streams in ways
-    }
-
-
 def measure(bundle: Bundle, precision: str, rounds: int) -> dict[str, object]:
     """Engine and OpenVINO in turns; the ratio is taken within each round, then the median."""
     engine = Engine(bundle.path, precision=precision)
     images = crops(np.random.default_rng(SEED))
-    ways = {resolution: openvino_runs(bundle, precision, resolution) for resolution in bundle.resolutions}
+    ways = {
+        resolution: {name: compiled() for name, compiled in all_ways(bundle, precision, resolution).items()}
+        for resolution in bundle.resolutions
+    }
     candidates: dict[str, Callable[[], object]] = {"engine": partial(engine.embed, images)}
     for runs in ways.values():
         candidates |= runs

@@ -1,11 +1,17 @@
-"""Resizing one image on one thread: btnet's code paths against Pillow, torch and OpenCV.
+"""Resizing one image: btnet's code paths against Pillow, torch and OpenCV on one thread, and btnet on all threads.
 
     python benchmarks/resample.py
 
 Square H x W x 3 uint8 images, bicubic. Every candidate is called from Python and returns a new result, and all take
-turns; so a call's overhead in Python, about a microsecond for btnet and torch alike, is in the figures. OpenCV's
-INTER_CUBIC does not antialias: it reads 16 pixels for each one it makes, whatever the scale. Then the stages of a
-resize, measured from inside by resample_stages.cc. Writes results/resample.json; times are in microseconds.
+turns; so a call's overhead in Python, about a microsecond for btnet and torch alike, is in the figures. `torch` takes
+uint8, channels last; `torch_float` the same values in float32, contiguous, whose conversion is not timed. OpenCV's
+INTER_CUBIC does not antialias: it reads 16 pixels for each one it makes, whatever the scale. Then threads that all call
+btnet_ext.resize, and the stages of a resize, measured from inside by resample_stages.cc.
+
+Bytes are counted, not measured. The least is to read the image once and to write the result once. Moved is what the two
+passes read and write: the image, what the first hands to the second, written and read again, and the result. Taps are
+left out, and so are the few rows that a pass holds in the first cache. Writes results/resample.json and a figure; times
+are in microseconds.
 """
 
 from __future__ import annotations
@@ -16,7 +22,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,11 +33,16 @@ import torch
 from PIL import Image
 
 import common
+from btnet_ext import resize
 from btnet_ext._native import core
 from btnet_ext.errors import InvalidOption
+from publish import publish
 
 SIZES = [(250, 112), (112, 14), (14, 112), (900, 112)]
-CALLS, ROUNDS = 5, 200
+CALLS, ROUNDS, QUICK_ROUNDS = 5, 200, 10
+CALLS_OF_A_THREAD, ROUNDS_OF_THREADS, QUICK_ROUNDS_OF_THREADS = 500, 21, 3
+BYTES_BETWEEN = {"avx512": 1, "avx2": 2, "plain": 1}
+"""That a sample takes between the two passes (Isa::group samples to 4 bytes in csrc/resample/passes_*.cc)."""
 SEED = 20260
 SOURCES = Path(__file__).parents[1] / "csrc"
 ISAS = {
@@ -66,11 +80,15 @@ def candidates(source: int, target: int, paths: list[str]) -> dict[str, Callable
     image = np.random.default_rng(SEED).integers(0, 256, (source, source, 3), dtype=np.uint8)
     picture = Image.fromarray(image)
     tensor = torch.from_numpy(image)[None].permute(0, 3, 1, 2)  # channels last
+    floats = tensor.float().contiguous()
     half = (127.5,) * 3
     result = {
         "pillow": repeat(lambda: picture.resize((target, target), Image.Resampling.BICUBIC)),
         "torch": repeat(
             lambda: torch.nn.functional.interpolate(tensor, (target, target), mode="bicubic", antialias=True)
+        ),
+        "torch_float": repeat(
+            lambda: torch.nn.functional.interpolate(floats, (target, target), mode="bicubic", antialias=True)
         ),
         "opencv_not_antialiased": repeat(lambda: cv2.resize(image, (target, target), interpolation=cv2.INTER_CUBIC)),
     }
@@ -82,16 +100,51 @@ def candidates(source: int, target: int, paths: list[str]) -> dict[str, Callable
     return result
 
 
-def compare(source: int, target: int, paths: list[str]) -> dict[str, object]:
-    """Microseconds of every candidate, and the ratios that matter."""
-    seconds = common.interleave(candidates(source, target, paths), rounds=ROUNDS)
+def count_bytes(source: int, target: int, paths: list[str]) -> dict[str, Any]:
+    """Bytes of a colour image from one side to another: the least possible, and those that each code path moves."""
+    least = 3 * (source**2 + target**2)
+    between = 3 * source * target  # the columns have their new number, the rows still the old one
+    return {"least": least, "moved": {simd: least + 2 * BYTES_BETWEEN[simd] * between for simd in paths}}
+
+
+def compare(source: int, target: int, paths: list[str], rounds: int) -> dict[str, Any]:
+    """Microseconds of every candidate, the ratios that matter, and bytes."""
+    seconds = common.interleave(candidates(source, target, paths), rounds=rounds)
     times = {name: common.summary([1e6 * value / CALLS for value in values]) for name, values in seconds.items()}
     ratios = {}
     for simd in paths:
         ratios[f"{simd}_to_torch"] = times[simd]["median"] / times["torch"]["median"]
         ratios[f"{simd}_to_pillow"] = times[simd]["median"] / times["pillow"]["median"]
         ratios[f"{simd}_normalized_to_plain_resize"] = times[f"{simd}_normalized"]["median"] / times[simd]["median"]
-    return {"microseconds": times, "ratios": ratios}
+    bytes_ = count_bytes(source, target, paths)
+    return {"microseconds": times, "ratios": ratios, "output_pixels": target**2, "bytes": bytes_}
+
+
+def threads(source: int, target: int, rounds: int) -> dict[str, Any]:
+    """Images/s of 1, 2, 4, ... and all threads that call btnet_ext.resize, and their speed-up over one."""
+    image = np.random.default_rng(SEED).integers(0, 256, (source, source, 3), dtype=np.uint8)
+
+    def calls() -> None:
+        for _ in range(CALLS_OF_A_THREAD):
+            resize(image, (target, target))
+
+    def together(pool: ThreadPoolExecutor, count: int) -> None:
+        for done in [pool.submit(calls) for _ in range(count)]:
+            done.result()
+
+    cores = core.available_cores()
+    counts = sorted({2**k for k in range(cores.bit_length())} | {cores})
+    with ThreadPoolExecutor(cores) as pool:
+        runs = {count: partial(together, pool, count) for count in counts}
+        seconds = common.interleave(runs, rounds=rounds)
+    rates = {count: [count * CALLS_OF_A_THREAD / value for value in seconds[count]] for count in counts}
+    return {
+        str(count): {
+            "images_per_second": common.summary(rates[count]),
+            "speed_up": common.ratios(rates[count], rates[1]),
+        }
+        for count in counts
+    }
 
 
 def stages(simd: str) -> dict[str, dict[str, float]]:
@@ -112,17 +165,23 @@ def stages(simd: str) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    """Compare, measure the stages, write the results."""
+    """Compare, measure the threads and the stages, write the results."""
+    options = common.arguments(__doc__).parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    paths = available()
-    results = {f"{source} -> {target}": compare(source, target, paths) for source, target in SIZES}
-    path = common.write(
-        "resample", {"resize": results, "stages": {simd: stages(simd) for simd in paths if simd in ISAS}}
+    rounds, rounds_of_threads = (
+        (QUICK_ROUNDS, QUICK_ROUNDS_OF_THREADS) if options.quick else (ROUNDS, ROUNDS_OF_THREADS)
     )
-    for name, result in results.items():
-        print(name, json.dumps(result["ratios"]))
-    print(path)
+    paths = available()
+    names = {f"{source} -> {target}": (source, target) for source, target in SIZES}
+    resized = {name: compare(*sides, paths, rounds) for name, sides in names.items()}
+    del os.environ["BTNET_SIMD"]  # all threads take the best path, as users' do
+    results = {
+        "resize": resized,
+        "threads": {name: threads(*sides, rounds_of_threads) for name, sides in names.items()},
+        "stages": {simd: stages(simd) for simd in paths if simd in ISAS},
+    }
+    publish("resample", results, options)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def roc_plot(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure:
     exponents = range(first, max(math.ceil(np.log10(highest)), first + 1) + 1)
     # Read from text, they are the very numbers that a FAR of, say, 3 in 3,000 is rounded to; a power may not be.
     decades = np.array([float(f"1e{exponent}") for exponent in exponents])
-    with _style():
+    with styled():
         figure, axes = _one_panel()
         for number, (name, (far, tar)) in enumerate(checked.items()):
             places = np.union1d(far[far > 0], decades)
@@ -109,7 +109,7 @@ def resolution_plot(
     Raises ValueError for no curve, and for arrays that are not so.
     """
     checked = {name: _check_series(name, *curve) for name, curve in _not_empty("curves", curves).items()}
-    with _style():
+    with styled():
         figure, axes = _one_panel()
         for number, (name, (places, means, deviations)) in enumerate(checked.items()):
             line = _line(number, name)
@@ -140,7 +140,7 @@ def distance_violins(distances: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Fi
         [_finite(f"{kind} distances at {r}", distances[r][side]) for r in resolutions]
         for side, kind in enumerate(("same", "different"))
     ]
-    with _style():
+    with styled():
         figure = Figure(figsize=(max(3.6, 1.4 + 0.75 * len(resolutions)), 3.4), layout="constrained")
         axes = figure.add_subplot()
         axes.grid(visible=False, axis="x")
@@ -173,7 +173,7 @@ def feature_maps(maps: Mapping[str, Mapping[str, NDArray[Any]]]) -> Figure:
             raise ValueError(f"all models must have the layers {layers}, but {model} has {list(of_model)}")
         for layer, values in of_model.items():
             _check_map(f"layer {layer} of {model}", values)
-    with _style():
+    with styled():
         figure = Figure(figsize=(0.5 + 1.25 * len(layers), 0.3 + 1.25 * len(maps)), layout="constrained")
         panels = figure.subplots(len(maps), len(layers), squeeze=False)
         for row, (model, of_model) in enumerate(maps.items()):
@@ -218,7 +218,7 @@ def embedding_plot(embeddings: Rows, resolutions: ArrayLike, *, seed: int = 0) -
     # One thread: several add up in any order, and wait for each other at every step where the cores are not free.
     with threadpool_limits(1):
         neighbours = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(rows)
-    with _style():
+    with styled():
         figure = Figure(figsize=(6.8, 3.5), layout="constrained")
         left, right = figure.subplots(1, 2)
         parts = pca.explained_variance_ratio_
@@ -241,7 +241,7 @@ def save(figure: Figure, path: Path) -> tuple[Path, Path]:
     written = []
     for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None, "Creator": None})):
         content = io.BytesIO()
-        with _style():
+        with styled():
             figure.savefig(content, format=suffix[1:], metadata=metadata)
         written.append(path.with_name(path.name + suffix))
         with whole_file(written[-1]) as append:
@@ -249,7 +249,8 @@ def save(figure: Figure, path: Path) -> tuple[Path, Path]:
     return written[0], written[1]
 
 
-def _style() -> Any:
+def styled() -> Any:
+    """Return a context in which all figures look alike; those above are made in it."""
     return style.context(["default", _STYLE])
 
 
@@ -277,7 +278,7 @@ def _legend(figure: Figure, axes: Axes) -> None:
 
 def _resolution_ticks(axes: Axes, places: _Floats) -> None:
     """At resolutions that there are, from the highest down, wherever the label has room."""
-    labels = [f"{place:.3g}" for place in places]
+    labels = [f"{place:.3g}" if place < 1000 else f"{place:,.0f}" for place in places]
     room = 0.03 * max(map(len, labels)) * np.log(places[-1] / places[0])
     shown: list[int] = []
     for index in reversed(range(len(places))):

@@ -1,0 +1,209 @@
+"""Tables of the benchmarks of speed: Markdown from their JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, TypeAlias
+
+from common import load, noise_note, place, table
+
+Results: TypeAlias = Mapping[str, Any]
+
+BATCHES = {"single": "1 crop", "many": "8 crops and more"}
+
+
+def _head(results: Results) -> str:
+    """What was measured on what, how noisy it was, and what is missing."""
+    settings = results.get("settings", {})
+    bundle = f"{settings['arch']}, width {settings['width']:g}. " if settings else ""
+    seed = f" Seed of the crops: {settings['seed']}." if "seed" in settings else ""
+    gpu = f"{settings['gpu']}; " if settings.get("gpu") else ""
+    absent = [f"Not measured: {name}, since {why}." for name, why in results.get("absent", {}).items()]
+    return "\n\n".join([f"{bundle}{gpu}{place(results)}.{seed}", noise_note(results), *absent])
+
+
+def _value(summary: Mapping[str, float], digits: int = 2) -> str:
+    """A median and its spread."""
+    return f"{summary['median']:.{digits}f} ± {summary['spread']:.1%}"
+
+
+def _page(results: Results, *parts: str) -> str:
+    return "\n\n".join([_head(results), *parts])
+
+
+def flops_latency(results: Results) -> str:
+    """Costs, latency, rates, savings, and what it takes to load."""
+    rows, saved, loaded = [], [], []
+    for precision, of in results["precision"].items():
+        for resolution, branch in of["branches"].items():
+            engine, openvino = branch["engine"], branch.get("openvino")
+            names = [precision, resolution]
+            rates = [_value(engine["images_per_second"], 1), engine["best"]]
+            if openvino:
+                rates += [_value(branch["latency_to_openvino"]), _value(openvino["images_per_second"], 1)]
+            rows.append([*names, *(_value(engine[name]) for name in ("p50_ms", "p95_ms")), *rates])
+            saved += [[*names, BATCHES[number], *_savings(saving)] for number, saving in branch["saving"].items()]
+        for name, loading in of["loading"].items():
+            first, again = loading["first"], loading["again"]
+            memory = [_value(again[part], 0) for part in ("anonymous", "resident")]
+            seconds = [_value(times["seconds"]) for times in (first, again)]
+            loaded.append([precision, name, *seconds, _value(loading["again_to_first"]), *memory])
+    versus = ["p50 / OpenVINO's", "OpenVINO's own API, images/s"] if results["settings"]["device"] == "cpu" else []
+    header = ["precision", "branch", "p50, ms", "p95, ms", "images/s", "crops at once", *versus]
+    of_openvino = ["OpenVINO's", "engine / OpenVINO"] if versus else []
+    return _page(
+        results,
+        _costs(results),
+        'Latency is that of one crop with `hint="latency"`; images/s are those of the best number of crops at once:',
+        table(header, rows),
+        "Realised saving, (time at 112 / time at r) / (GMACs at 112 / GMACs at r), 1 being all that was promised:",
+        table(["precision", "branch", "at once", "engine", *of_openvino], saved),
+        "To load an engine in a fresh process, and what that process has more in memory after a batch:",
+        table(
+            ["precision", "branches", "first time, s", "from the cache, s", "ratio", "anonymous, MiB", "resident, MiB"],
+            loaded,
+        ),
+    )
+
+
+def _savings(saving: Mapping[str, Mapping[str, float]]) -> list[str]:
+    return [_value(saving[who]) for who in ("engine", "openvino", "of_openvino") if who in saving]
+
+
+def _costs(results: Results) -> str:
+    rows = [
+        [resolution, f"{cost['gmacs']:.3f}", *(f"{cost[kind] / 1e6:.2f}" for kind in ("parameters", "own_parameters"))]
+        for resolution, cost in results["costs"].items()
+    ]
+    return table(["branch", "GMACs an image", "parameters, millions", "of which not the trunk's, millions"], rows)
+
+
+def stage_macs(results: Results) -> str:
+    """Where the multiply-accumulates of each branch lie."""
+    costs = results["costs"]
+    most, pixels = (max(kind) for kind in zip(*((c["gmacs"], int(r) ** 2) for r, c in costs.items()), strict=True))
+    rows = []
+    for resolution, cost in costs.items():
+        stages = [f"{gmacs:.3f} ({gmacs / cost['gmacs']:.0%})" for gmacs in cost["gmacs_by_stage"].values()]
+        of_trunk = [f"{cost['gmacs'] / most:.1%}", f"{int(resolution) ** 2 / pixels:.1%}"]
+        rows.append([resolution, *stages, f"{cost['gmacs']:.3f}", *of_trunk])
+    stages = next(iter(costs.values()))["gmacs_by_stage"]
+    settings = results["settings"]
+    header = ["branch", *stages, "all", "work, of the trunk's", "pixels, of the trunk's"]
+    return f"GMACs an image of {settings['arch']}, width {settings['width']:g}:\n\n{table(header, rows)}"
+
+
+def mixed(results: Results) -> str:
+    """Engine with and without branches on the size mixes."""
+    rows = [
+        [precision, mix, batch, *(_value(of[who], 1) for who in ("btnet", "at_112")), _value(of["times_faster"])]
+        for precision, mixes in results["precision"].items()
+        for mix, batches in mixes.items()
+        for batch, of in batches.items()
+    ]
+    branches = list(next(iter(results["branches"].values())))
+    counts = [[mix, *(str(of[branch]) for branch in branches)] for mix, of in results["branches"].items()]
+    header = ["precision", "mix", "crops at once", "images/s", "all at 112, images/s", "times as fast"]
+    return _page(
+        results,
+        "How many crops of a mix go to each branch:",
+        table(["mix", *branches], counts),
+        table(header, rows),
+    )
+
+
+def peers(results: Results) -> str:
+    """The engine against what else a user would run."""
+    rows, limits = [], []
+    for mix, of in results["mixes"].items():
+        for name, peer in of["peers"].items():
+            cosine = of["cosine"].get(name)
+            compared = f"{cosine['lowest']:.6f} to {cosine['reference']}" if cosine else ""
+            rows.append([mix, name, _value(peer["images_per_second"], 1), _value(peer["times_faster"]), compared])
+        for precision, allowed in of["allowed"].items():
+            engine = of["peers"][f"engine, {precision}"]["times_faster"]
+            limit = [_value(allowed["times_faster"]), _value(allowed["reached"], 3)]
+            limits.append([mix, precision, _value(engine), *limit])
+    base, crops = results["settings"]["base"], results["settings"]["crops"]
+    ways = [[name, way] for name, way in results["ways"].items() if isinstance(way, str)]
+    faster = f"times as fast as {base}"
+    allowed = "allowed by OpenVINO's own rates"
+    return _page(
+        results,
+        f"{crops} crops of each mix:",
+        table(["mix", "candidate", "images/s", faster, "lowest cosine"], rows),
+        f"Times as fast as {base}: the engine, and what the best rate of OpenVINO's own API for each branch allows, "
+        "measured in the same rounds:",
+        table(["mix", "precision", "engine", allowed, "reached of it"], limits),
+        "Each candidate runs in the fastest of a few ways:",
+        table(["candidate", "way"], ways),
+    )
+
+
+def scaling(results: Results) -> str:
+    """Time and memory over numbers, threads and sizes."""
+    ways = results["numbers"]
+    numbers = list(next(iter(ways.values()))["microseconds_an_image"])
+    counts = []
+    for number in numbers:
+        times = [_value(of["microseconds_an_image"][number], 1) for of in ways.values()]
+        counts.append([f"{int(number):,}", *times, *(f"{of['peak_megabytes'][number]:.0f}" for of in ways.values())])
+    exponents = ", ".join(f"{_value(of['exponent'], 3)} with `{way}`" for way, of in ways.items())
+    threads = [
+        [number, _value(of["images_per_second"], 1), _value(of["speed_up"]), f"{of['anonymous_megabytes']:.0f}"]
+        for number, of in results["threads"].items()
+    ]
+    sides = [[side, str(of["branch"]), _value(of["microseconds_an_image"], 1)] for side, of in results["sides"].items()]
+    header = ["images", *(f"`{way}`, µs an image" for way in ways), *(f"`{way}`, peak, MiB more" for way in ways)]
+    return _page(
+        results,
+        f"Exponent of time over number, from 100 images on: {exponents}.",
+        table(header, counts),
+        table(["threads", "images/s", "times as fast as one", "anonymous memory, MiB"], threads),
+        table(["side of a crop", "branch", "µs an image"], sides),
+    )
+
+
+def resample_pixels(results: Results) -> str:
+    """Time for an output pixel, bytes, and threads."""
+    rows, moved, threads = [], [], []
+    for sides, of in results["resize"].items():
+        times = {name: value["median"] for name, value in of["microseconds"].items()}
+        rows.append([sides, *(f"{1e3 * time / of['output_pixels']:.2f}" for time in times.values())])
+        least = of["bytes"]["least"]
+        for simd, bytes_ in of["bytes"]["moved"].items():
+            rate = least / times[simd] / 1e3
+            moved.append([sides, simd, f"{bytes_:,}", f"{least:,}", f"{bytes_ / least:.2f}", f"{rate:.2f}"])
+        for number, measured in results["threads"][sides].items():
+            threads.append([sides, number, _value(measured["images_per_second"], 0), _value(measured["speed_up"])])
+    names = [name.replace("_", " ") for name in next(iter(results["resize"].values()))["microseconds"]]
+    return _page(
+        results,
+        "Nanoseconds for each pixel of the result, one thread:",
+        table(["sides", *names], rows),
+        "Bytes, counted: the image read and the result written once is the least; the passes also write and read what "
+        "lies between them. The rate is that of the least:",
+        table(["sides", "code path", "moved", "least", "moved / least", "GB/s"], moved),
+        "Threads that call `btnet_ext.resize` at once:",
+        table(["sides", "threads", "images/s", "times as fast as one"], threads),
+    )
+
+
+TABLES: dict[str, dict[str, Callable[[Results], str]]] = {
+    "flops_latency": {"flops_latency": flops_latency, "stage_macs": stage_macs},
+    "mixed": {"mixed": mixed},
+    "peers": {"peers": peers},
+    "scaling": {"scaling": scaling},
+    "resample": {"resample_pixels": resample_pixels},
+}
+"""By the name of a JSON: its tables, by the name that their place in a page has."""
+
+
+def for_pages(names: Iterable[str]) -> dict[str, Callable[[], str]]:
+    """Tables of these JSON files as report.PAGES has them: by name, functions that read the file."""
+    return {table: partial(_read_and_make, name, make) for name in names for table, make in TABLES[name].items()}
+
+
+def _read_and_make(name: str, make: Callable[[Results], str]) -> str:
+    return make(load(name))
