@@ -53,7 +53,8 @@ def opened(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Iter
             # By the command, since a process that has imported torch has its threads, too.
             command = [sys.executable, "-m", "btnet_train.cli", "export", str(path), "--random", "--seed", str(SEED)]
             command += ["--arch", options.arch or arch, "--width", str(options.width or width)]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            if code := subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
+                sys.exit(code)  # it has said why
         yield Bundle.open(path)
 
 
@@ -71,10 +72,7 @@ def description(bundle: Bundle) -> dict[str, Any]:
 def available(
     bundle: Bundle, wanted: Sequence[str] | None = None, device: str = "cpu"
 ) -> tuple[list[str], dict[str, str]]:
-    """Precisions that the engine has on a device for a bundle, and why it lacks others, in its own words.
-
-    BackendUnavailable if there is none.
-    """
+    """Precisions that the engine has on a device for a bundle, and why it lacks others; ends the run if it has none."""
     there, absent = [], {}
     for precision in wanted or PRECISIONS["cpu" if parse_device(device) is None else "gpu"]:
         try:
@@ -84,5 +82,5 @@ def available(
         else:
             there.append(precision)
     if not there:
-        raise BackendUnavailable(f"nothing to measure on device {device!r}: {'; '.join(absent.values())}")
+        sys.exit(f"nothing to measure on device {device!r}: {'; '.join(dict.fromkeys(absent.values()))}")
     return there, absent

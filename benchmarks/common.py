@@ -151,10 +151,11 @@ def comparison(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
         raise ValueError("the old results have no figure in common with these: they cannot be compared")
     changed = changes(old, new)
     lines = [f"Changed beyond noise since {old['machine']['date']}: {len(changed)} of {len(both)} figures."]
+    then, now = ({**of["machine"], **of["machine"]["versions"]} for of in (old, new))
     lines += [
-        f"The {part} was {old['machine'].get(part)} then, and is {new['machine'].get(part)} now."
-        for part in ("cpu", "cores", "python", "versions")
-        if old["machine"].get(part) != new["machine"].get(part)
+        f"{part} was {then.get(part)} then, and is {value} now."
+        for part, value in now.items()
+        if part not in ("date", "versions") and then.get(part) != value
     ]
     if alone := len(before.keys() ^ after.keys()):
         lines.append(f"{alone} figures are in one of the two only.")

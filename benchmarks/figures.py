@@ -37,14 +37,19 @@ def bars(groups: Mapping[str, Mapping[str, float]], value: str, *, logarithmic: 
             of_series = [group[name] for group in groups.values()]
             fill = _FILLS[number % len(_FILLS)]
             drawn = axes.barh(places, of_series, height, label=name, edgecolor="black", linewidth=0.5, **fill)
-            axes.bar_label(drawn, fmt="%.3g", padding=2, fontsize=7)
+            axes.bar_label(drawn, fmt=_label, padding=2, fontsize=7)
         axes.set_yticks(range(len(groups)), list(groups))
         axes.invert_yaxis()
         axes.margins(x=0.1)
         axes.set(xlabel=value, xscale="log" if logarithmic else "linear")
+        axes.xaxis.set_major_formatter(lambda number, _: _label(number))
         if len(series) > 1:
             figure.legend(loc="outside upper center", ncols=min(len(series), 3))
     return figure
+
+
+def _label(number: float) -> str:
+    return f"{number:.3g}" if number < 1000 else f"{number:,.0f}"
 
 
 def flops_latency(results: Results) -> Figure:

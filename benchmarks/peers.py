@@ -140,7 +140,7 @@ def cosines(workers: dict[Peer, Worker], mix: str, folder: Path) -> dict[str, An
         rows[peer] = read / np.linalg.norm(read, axis=1, keepdims=True)
     found = {}
     for peer in rows:
-        if peer.runner == "allowed" or peer.reference not in rows:
+        if peer.runner == "allowed" or peer.reference == peer or peer.reference not in rows:
             continue
         lowest = float((rows[peer] * rows[peer.reference]).sum(axis=1).min())
         if peer.precision == "f32" and lowest < LOWEST_COSINE:
