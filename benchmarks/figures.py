@@ -20,6 +20,7 @@ _FILLS: tuple[dict[str, Any], ...] = (
     {"color": "#8a8a8a"},
     {"color": "#d9d9d9", "hatch": "...."},
     {"color": "#4f7fa8", "hatch": "xxxx"},
+    {"color": "#ffffff"},
 )
 """Of the bars of a group: they differ in lightness and hatch."""
 
