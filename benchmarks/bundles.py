@@ -14,7 +14,7 @@ from typing import Any
 
 from btnet_ext import Bundle, Engine
 from btnet_ext.cuda import parse_device
-from btnet_ext.errors import BackendUnavailable
+from btnet_ext.errors import BackendUnavailable, BundleError
 
 SEED = 0
 """Of the weights."""
@@ -55,7 +55,11 @@ def opened(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Iter
             command += ["--arch", options.arch or arch, "--width", str(options.width or width)]
             if code := subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
                 sys.exit(code)  # it has said why
-        yield Bundle.open(path)
+        try:
+            bundle = Bundle.open(path)
+        except BundleError as error:
+            parser.error(str(error))
+        yield bundle
 
 
 def description(bundle: Bundle) -> dict[str, Any]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import common
 from common import place, table
-
-RESULT = Path(__file__).parents[1] / "results/res50.json"
 
 
 def load() -> dict[str, Any]:
     """Read results/res50.json."""
-    read: dict[str, Any] = json.loads(RESULT.read_text())
-    return read
+    return common.load("res50", Path(__file__).parents[1] / "results")
 
 
 def accuracy() -> str:

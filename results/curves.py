@@ -9,6 +9,7 @@ percent on the held-out identities of train112, both images at the network's own
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from btnet_eval.plots import save
+from btnet_eval.plots import save, styled
 from btnet_train.recipes import load
 from evaluate import MODELS, RESULT
 
@@ -25,7 +26,14 @@ TEACHER_WEIGHT = 4.0
 """Of the teacher's loss in all recipes here; `main` checks it."""
 
 SMOOTHED = 0.02
-DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.4, 1.2, 1.4)))
+DASHES = {
+    "phi_hr": (0, (1.2, 1.4)),
+    "phi_mr": (0, (6, 1.4, 1.2, 1.4)),
+    "phi_mm": (0, (5, 1.6)),
+    "btnet": "-",
+    "res50_trunk": (0, (9, 1.5, 3, 1.5)),
+    "res50": (0, (3, 1, 1, 1, 1, 1)),
+}
 SHADES = {"112": "black", "28": "0.3", "14": "0.5", "7": "0.65"}
 MARKERS = {"112": "o", "28": "s", "14": "^", "7": "D"}
 
@@ -53,13 +61,19 @@ def main() -> None:
         weights = {stage.teacher and stage.teacher.cosine for stage in load(str(recipe)).stages.values()}
         if weights != {TEACHER_WEIGHT}:
             raise ValueError(f"{recipe} weighs the teacher's loss with {weights}, expected {TEACHER_WEIGHT}")
-    models = json.loads(RESULT.read_text())["models"]
+    trained = list(networks(json.loads(RESULT.read_text())["models"]))
+    if not trained:
+        sys.exit(f"{RESULT} has no trained model yet: there is nothing to draw")
+    with styled():
+        save(draw(trained), PICTURE)
+
+
+def draw(trained: list[tuple[str, str, Mapping[str, Any]]]) -> Figure:
+    """Both panels, with a line for each network."""
     figure = Figure(figsize=(7.2, 3.4), layout="constrained")
     distance, accuracy = figure.subplots(1, 2)
-    runs: list[str] = []
-    for run, resolution, values in networks(models):
-        runs += [] if run in runs else [run]
-        style: dict[str, Any] = {"color": SHADES[resolution], "linestyle": DASHES[runs.index(run) % len(DASHES)]}
+    for run, resolution, values in trained:
+        style: dict[str, Any] = {"color": SHADES[resolution], "linestyle": DASHES[run]}
         passes, losses = np.array(values["teacher"]).T
         distance.plot(passes, smoothed(losses) / TEACHER_WEIGHT, label=f"{run}, {resolution} px", **style)
         measured = np.array(values[f"held out {resolution}&{resolution}"]).T
@@ -67,7 +81,7 @@ def main() -> None:
     distance.set(xlabel="passes", ylabel="1 - cosine to the teacher")
     accuracy.set(xlabel="passes", ylabel="accuracy on held-out people, %")
     figure.legend(loc="outside right upper", fontsize=8)
-    save(figure, PICTURE)
+    return figure
 
 
 if __name__ == "__main__":

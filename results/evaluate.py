@@ -154,6 +154,8 @@ def main() -> None:
     arguments = parser.parse_args()
     runs, data = arguments.runs, Path(arguments.data)
     if arguments.bundle:
+        if "res50" not in arguments.models:
+            parser.error("--bundle writes the bundle of res50: name it among the models")
         check_target(arguments.bundle, overwrite=True)  # before the work, not after it
     faces = Faces(data / "celeba/val112.zip", read_pairs(data / "celeba/val_pairs.tsv"))
     models: dict[str, dict[str, Any]] = json.loads(RESULT.read_text())["models"] if RESULT.exists() else {}

@@ -44,7 +44,7 @@ def halved(path: Path, target: Path) -> None:
 
 
 def keep(model: Path) -> None:
-    """Copy the run of a model to KEPT."""
+    """Copy the run of a model to KEPT. FileNotFoundError if there is none."""
     for network in sorted(model.glob("*/losses.csv")):
         source, target = network.parent, KEPT / model.name / network.parent.name
         shutil.rmtree(target, ignore_errors=True)

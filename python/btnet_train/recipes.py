@@ -159,8 +159,8 @@ class Schedule:
     """How long: `epochs` passes over the faces in batches of `batch_size` over all devices.
 
     The rate rises linearly during the first `warmup_epochs` and then falls to 0, as (1 - t)^power or as half a
-    cosine. During the first `half_size_epochs` the network takes images of half the side (`IResNet.half_size`), which
-    is three times as fast; a network of 7 px has no half, and takes them whole from the start.
+    cosine. During the first `half_size_epochs` the network takes images of half the side (`IResNet.half_size`), for a
+    third of the work; a network of 7 px has no half, and takes them whole from the start.
     """
 
     epochs: Positive = 25.0
