@@ -32,6 +32,8 @@ from btnet_ext import Engine, degrade, resize
 from btnet_train.accounting import branch_parameter_count
 from btnet_train.checkpoint import load_checkpoint
 from btnet_train.export import check_target, write_bundle
+from btnet_train.fit import NETWORK
+from btnet_train.fit import RESULT as RESULT_OF_RUN
 from btnet_train.networks import IResNet
 from btnet_train.teacher import Teacher
 
@@ -90,14 +92,14 @@ def embed_all(embed: Callable[[Images], Rows], images: Images, native: bool) -> 
 
 def load_networks(runs: Path, sources: Mapping[int, str]) -> dict[int, IResNet]:
     """The networks of a model by resolution."""
-    return {r: load_checkpoint(runs / run / str(r) / "network.safetensors", r) for r, run in sources.items()}
+    return {r: load_checkpoint(runs / run / str(r) / NETWORK, r) for r, run in sources.items()}
 
 
 def describe(runs: Path, sources: Mapping[int, str], networks: Mapping[int, IResNet]) -> dict[str, Any]:
     """What each network cost: parameters, GMACs, images and seconds of training."""
     described = {}
     for side, run in sources.items():
-        result = json.loads((runs / run / str(side) / "result.json").read_text())
+        result = json.loads((runs / run / str(side) / RESULT_OF_RUN).read_text())
         result = {key: result[key] for key in ("parameters", "gmacs", "images", "seconds")}
         if run in ("btnet", "res50"):
             result["parameters"] = branch_parameter_count(networks[side])
@@ -157,6 +159,10 @@ def main() -> None:
         if "res50" not in arguments.models:
             parser.error("--bundle writes the bundle of res50: name it among the models")
         check_target(arguments.bundle, overwrite=True)  # before the work, not after it
+    for model in arguments.models:
+        for side, run in MODELS.get(model, {}).items():
+            if not (runs / run / str(side) / RESULT_OF_RUN).exists():
+                parser.error(f"{model} is not trained yet: {runs / run / str(side)} has no {RESULT_OF_RUN}")
     faces = Faces(data / "celeba/val112.zip", read_pairs(data / "celeba/val_pairs.tsv"))
     models: dict[str, dict[str, Any]] = json.loads(RESULT.read_text())["models"] if RESULT.exists() else {}
     for model in arguments.models:

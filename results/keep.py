@@ -44,7 +44,7 @@ def halved(path: Path, target: Path) -> None:
 
 
 def keep(model: Path) -> None:
-    """Copy the run of a model to KEPT. FileNotFoundError if there is none."""
+    """Copy the run of a model to KEPT."""
     for network in sorted(model.glob("*/losses.csv")):
         source, target = network.parent, KEPT / model.name / network.parent.name
         shutil.rmtree(target, ignore_errors=True)
@@ -76,6 +76,11 @@ def main() -> None:
     parser.add_argument("models", nargs="*", metavar="MODEL", help=f"one of {', '.join(MODELS)}")
     parser.add_argument("--restore", action="store_true")
     arguments = parser.parse_args()
+    if bool(arguments.models) == arguments.restore:
+        parser.error("name the models to keep, or give --restore")
+    for model in arguments.models:
+        if not (arguments.runs / model / "run.json").exists():
+            parser.error(f"{model} is not trained yet: {arguments.runs / model} has no run.json")
     if arguments.restore:
         restore(arguments.runs)
     for model in arguments.models:
