@@ -12,7 +12,7 @@ import typer
 
 from btnet_ext.cli_shared import find_all, quieten_pillow, readable
 from btnet_ext.commands import progress_bar
-from btnet_ext.errors import BtnetError
+from btnet_ext.errors import BackendUnavailable, BtnetError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -97,9 +97,12 @@ def quantize(
     quieten_pillow()
     from btnet_ext.bundle import Bundle
     from btnet_ext.models import locate
-    from btnet_ext.quantize import quantize as quantize_bundle
     from btnet_ext.sources import decode_all
 
+    try:
+        from btnet_ext.quantize import quantize as quantize_bundle
+    except ModuleNotFoundError as error:
+        raise BackendUnavailable(f"bundles cannot be quantised ({error}): pip install 'btnet-ext[quantize]'") from error
     bundle = Bundle.open(locate(model))
     with ExitStack() as stack, progress_bar() as progress:
         sources = find_all([calibrate], stack)

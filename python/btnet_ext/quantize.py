@@ -85,7 +85,8 @@ def quantize(
         raise FileExistsError(f"{out} exists: it is not overwritten")
     bundle.verify()
     agreements: dict[int, Agreement] = {}
-    with whole_directory(out or bundle.path) as folder:
+    # Where the bundle was opened through a link, or as ".", the folder itself is replaced.
+    with whole_directory(out or bundle.path.resolve()) as folder:
         with _copy(bundle, folder) as weights:
             for resolution in reversed(bundle.resolutions):
                 graph = without_casts(read_graph(bundle, resolution, "f32"))
