@@ -144,7 +144,7 @@ def fit(
     started = time.monotonic()
     logging.basicConfig(level=logging.INFO, format="btnet-train: %(message)s", stream=sys.stderr)
     from btnet_train import recipes
-    from btnet_train.fit import Inputs, check_inputs, start_run, write_model
+    from btnet_train.fit import Inputs, check_inputs, identity, start_run, write_model
     from btnet_train.fit import fit as carry_out
     from btnet_train.trainer import Execution
 
@@ -162,9 +162,7 @@ def fit(
         "recipe": plan.to_dict(),
         "faces": faces.digest,
         "teacher": model and model.digest,
-        "trunk": trunk and str(trunk),
-        "classifier": classifier and str(classifier),
-        "previous": previous and str(previous),
+        **identity(plan, inputs),
         "seed": seed,
         "held_out": held_out,
     }

@@ -21,6 +21,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from btnet_ext.bundle import describe_file
 from btnet_ext.whole_files import whole_file
 from btnet_train.accounting import mac_count, parameter_count
 from btnet_train.branches import fix_trunk, start_from
@@ -178,10 +179,14 @@ class _Job:
             )
             if options.frozen:
                 self._load_head(classifier, "classifier", self.inputs.classifier)
+            else:
+                self._continue_head(classifier, "classifier")
         if stage.teacher is not None and stage.teacher.cosine and self.inputs.targets is not None:
             projection = nn.Linear(network.dim, self.inputs.targets.shape[1], bias=False)
             if stage.teacher.frozen:
                 self._load_head(projection, "projection", None)
+            else:
+                self._continue_head(projection, "projection")
         return Heads(classifier, projection)
 
     def _load_head(self, head: nn.Module, name: str, given: Path | None) -> None:
@@ -200,6 +205,22 @@ class _Job:
         if name == "classifier" and classes not in (None, list(self.inputs.faces.classes)):
             raise CheckpointError(f"{path} was trained on other identities than the faces given")
         head.load_state_dict({"weight": weight}, strict=False)
+
+    def _continue_head(self, head: nn.Module, name: str) -> None:
+        """Give a head what it had learned in the previous run, if the stage goes on from one and it still fits."""
+        if self.stage.start != "previous" or self.inputs.previous is None:
+            return
+        path = self.inputs.previous / str(self.resolution) / HEADS
+        tensors, facts = load_tensors(path) if path.exists() else ({}, {"classes": None})
+        weight = tensors.get(f"{name}.weight")
+        fits = weight is not None and weight.shape == head.get_parameter("weight").shape
+        if name == "classifier":
+            fits = fits and facts["classes"] == list(self.inputs.faces.classes)
+        if fits:
+            prefix = f"{name}."
+            state = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+            head.load_state_dict(state, strict=False)
+        logger.info("the %s %s", name, f"goes on from {path}" if fits else "starts anew")
 
     def _write(self, folder: Path, objective: Objective, facts: Mapping[str, Any]) -> None:
         network = objective.network
@@ -251,6 +272,24 @@ def _read_description(path: Path) -> dict[str, Any]:
     return description
 
 
+def identity(recipe: Recipe, inputs: Inputs) -> dict[str, Any]:
+    """Return what run.json says of the files that a run starts from: the SHA-256 of their content.
+
+    Where they lie does not matter: a run may be moved. Raises OSError.
+    """
+    started = [stage.resolutions for stage in recipe.stages.values() if stage.start == "previous"]
+    before = inputs.previous and {
+        str(resolution): describe_file(inputs.previous / str(resolution) / NETWORK)["sha256"]
+        for resolution in sorted({resolution for resolutions in started for resolution in resolutions})
+        if resolution != CANONICAL or inputs.trunk is None
+    }
+    return {
+        "trunk": inputs.trunk and describe_file(_file(inputs.trunk, NETWORK))["sha256"],
+        "classifier": inputs.classifier and describe_file(inputs.classifier)["sha256"],
+        "previous": before,
+    }
+
+
 @lost_processes()
 def start_run(fabric: Fabric, run: Path, description: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
     """Write RUN/run.json, or check that the run that is there is the same one, if anything of it is trained yet.
@@ -260,7 +299,7 @@ def start_run(fabric: Fabric, run: Path, description: Mapping[str, Any], environ
     path = run / "run.json"
     plain = json.loads(json.dumps(description))
     environments = [environment]
-    if path.exists() and any(run.glob(f"*/{STATE}")):
+    if path.exists() and any(any(run.glob(f"*/{name}")) for name in (STATE, RESULT)):
         before = _read_description(path)
         differing = [key for key in plain if before.get(key) != plain[key]]
         if differing:

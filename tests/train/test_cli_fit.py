@@ -16,6 +16,8 @@ from tiny_training import SMALL, schedule, tensors, values, write_faces
 from btnet_ext import Bundle
 from btnet_train import recipes
 from btnet_train.cli import main
+from btnet_train.networks import IResNet
+from btnet_train.run_state import save_tensors
 from onnx_files import DIM, write_model
 
 Call: TypeAlias = Callable[..., tuple[int, str, list[str]]]
@@ -249,6 +251,28 @@ def test_only_the_same_run_goes_on(
     said = fail(call, 1, "fit", given[0], *SHORT, *given[1:], "--out", begun, *HOW)
     assert said == f"{begun} is a run with another {differing}: give another --out"
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_finished_run_without_its_state_is_still_that_run(call: Call, tmp_path: Path, data: Path) -> None:
+    command = ["fit", "phi_hr", "--data", data, *SHORT, "--out", tmp_path, *HOW]
+    assert call(*command)[0] == 0
+    (tmp_path / "112/state.safetensors").unlink()
+    assert fail(call, 1, *command, "--seed", 1) == f"{tmp_path} is a run with another seed: give another --out"
+    assert call(*command)[0] == 0
+
+
+def test_a_run_may_be_moved_but_not_its_trunk_exchanged(call: Call, tmp_path: Path, data: Path) -> None:
+    networks = [IResNet("res18", 0.125, 112, DIM), IResNet("res18", 0.125, 112, DIM)]
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    for path, network in zip((one, two), networks, strict=True):
+        save_tensors(path, network.state_dict(), {})
+    branch = {**schedule("branch", 0.4), "stages.branch.resolutions": "[7]"}
+    command = ["fit", "own_trunk", "--data", data, *(f"--set={key}={value}" for key, value in branch.items()), *HOW]
+    assert call(*command, "--trunk", one, "--out", tmp_path / "run", "--stop-after", 0)[0] == 130
+    moved = (tmp_path / "run").rename(tmp_path / "moved")
+    said = fail(call, 1, *command, "--trunk", two, "--out", moved)
+    assert said == f"{moved} is a run with another trunk: give another --out"
+    assert call(*command, "--trunk", one.rename(tmp_path / "elsewhere.safetensors"), "--out", moved)[0] == 0
 
 
 @pytest.mark.parametrize(

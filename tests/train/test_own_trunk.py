@@ -234,6 +234,31 @@ def test_finetune_on_new_identities(tmp_path: Path, earlier: Path) -> None:
             assert torch.equal(tensor, before[name] if own else new[name]), name
 
 
+def test_heads_go_on_with_a_previous_run_where_they_fit(tmp_path: Path, faces: Faces) -> None:
+    targets = np.random.default_rng(7).standard_normal((len(faces), 8)).astype(np.float32)
+    targets /= np.linalg.norm(targets, axis=1, keepdims=True)
+    changes = {**SMALL, **schedule("trunk", 0.4), "stages.trunk.teacher.cosine": 1.0}
+    train("phi_hr", changes, tmp_path / "one", faces, inputs={"targets": targets})
+    # So small a rate changes nothing, so that what the run started from can be seen.
+    changes |= {"stages.trunk.start": "previous", "stages.trunk.optimizer.lr": 1e-30}
+    before = {"previous": tmp_path / "one"}
+    train("phi_hr", changes, tmp_path / "two", faces, inputs={**before, "targets": targets})
+    one, two = (tensors(tmp_path / run / "112/heads.safetensors") for run in ("one", "two"))
+    assert one.keys() == {"classifier.weight", "projection.weight"}
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+    train("phi_hr", changes, tmp_path / "other", faces, inputs={**before, "targets": targets[:, :5].copy()})
+    other = tensors(tmp_path / "other/112/heads.safetensors")
+    assert torch.equal(other["classifier.weight"], one["classifier.weight"])
+    assert other["projection.weight"].shape == (5, DIM)
+
+    people = Faces([write_faces(tmp_path / "people", identities=len(faces.classes))])
+    train("phi_hr", changes, tmp_path / "people", people, inputs={**before, "targets": targets})
+    other = tensors(tmp_path / "people/112/heads.safetensors")
+    assert torch.equal(other["projection.weight"], one["projection.weight"])
+    assert (other["classifier.weight"] - one["classifier.weight"]).abs().min() > 0
+
+
 def test_finetune_names_what_is_missing_before_it_starts(tmp_path: Path, earlier: Path, faces: Faces) -> None:
     changes = {**SMALL, **BRANCHES, **schedule("trunk", 0.4), "stages.branch.resolutions": [28, 14]}
     with pytest.raises(RecipeError, match=r"^stage trunk starts from an earlier run: give --previous, its folder$"):
