@@ -39,7 +39,7 @@ from btnet_train.teacher import Teacher
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from common import machine
-from train import TEACHER_MEAN, TEACHER_STD
+from train import STARTS, TEACHER_MEAN, TEACHER_STD
 
 RESULT = Path(__file__).with_name("res50.json")
 LICENSE = "LicenseRef-btnet-weights-research-use"
@@ -56,6 +56,9 @@ MODELS = {
     "btnet": {112: "phi_mr", 28: "btnet", 14: "btnet", 7: "btnet"},
     "res50": {112: "res50_trunk", 28: "res50", 14: "res50", 7: "res50"},
 }
+
+EARLIER = {run: starts["--previous"] for run, starts in STARTS.items() if "--previous" in starts}
+"""Which run a run went on from."""
 
 Images: TypeAlias = list[NDArray[np.uint8]]
 Rows: TypeAlias = NDArray[np.float32]
@@ -96,11 +99,14 @@ def load_networks(runs: Path, sources: Mapping[int, str]) -> dict[int, IResNet]:
 
 
 def describe(runs: Path, sources: Mapping[int, str], networks: Mapping[int, IResNet]) -> dict[str, Any]:
-    """What each network cost: parameters, GMACs, images and seconds of training."""
+    """What each network cost: parameters, GMACs, images and seconds of training, with those of the run before."""
     described = {}
     for side, run in sources.items():
         result = json.loads((runs / run / str(side) / RESULT_OF_RUN).read_text())
         result = {key: result[key] for key in ("parameters", "gmacs", "images", "seconds")}
+        if run in EARLIER:
+            before = json.loads((runs / EARLIER[run] / str(side) / RESULT_OF_RUN).read_text())
+            result |= {key: result[key] + before[key] for key in ("images", "seconds")}
         if run in ("btnet", "res50"):
             result["parameters"] = branch_parameter_count(networks[side])
         described[str(side)] = result

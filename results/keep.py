@@ -6,25 +6,29 @@
 What the models of train.py reached so far goes from RUNS to results/kept, in half precision: a finished network with
 its heads, or the state of one that is being trained without the moments of its optimiser, which are made anew within
 some dozens of steps. So a training that goes on from here is not bit for bit the one that was never moved. --restore
-copies all of it to RUNS and changes no network that is there already.
+copies all of it to RUNS and changes no network that is there already; runs that started from a kept network are told
+what it became when it was rounded.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from btnet_train.fit import HEADS, NETWORK, RESULT
+from btnet_train.fit import HEADS, NETWORK, RESULT, identity
+from btnet_train.recipes import parse
 from btnet_train.run_state import load_tensors, save_tensors
 from btnet_train.trainer import STATE
-from train import MODELS
+from train import MODELS, STARTS
 
 KEPT = Path(__file__).with_name("kept")
 LOSSES = "losses.csv"
+RUN = "run.json"
 
 
 def halved(path: Path, target: Path) -> None:
@@ -44,29 +48,53 @@ def halved(path: Path, target: Path) -> None:
 
 
 def keep(model: Path) -> None:
-    """Copy the run of a model to KEPT."""
-    for network in sorted(model.glob("*/losses.csv")):
-        source, target = network.parent, KEPT / model.name / network.parent.name
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir(parents=True)
+    """Copy the run of a model to KEPT; what was kept of it before stays until all is there."""
+    target = KEPT / model.name
+    part = KEPT / f".{model.name}"
+    shutil.rmtree(part, ignore_errors=True)
+    for source in sorted(path.parent for path in model.glob("*/losses.csv")):
         finished = (source / RESULT).exists()
-        for name in (NETWORK, HEADS) if finished else (STATE,):
-            halved(source / name, target / name)
-        for name in (RESULT, LOSSES) if finished else (LOSSES,):
-            shutil.copyfile(source / name, target / name)
-    shutil.copyfile(model / "run.json", KEPT / model.name / "run.json")
+        tensors, texts = ((NETWORK, HEADS), (RESULT, LOSSES)) if finished else ((STATE,), (LOSSES,))
+        if not all((source / name).exists() for name in tensors):
+            continue  # it has only just begun
+        (part / source.name).mkdir(parents=True)
+        for name in tensors:
+            halved(source / name, part / source.name / name)
+        for name in texts:
+            shutil.copyfile(source / name, part / source.name / name)
+    shutil.copyfile(model / RUN, part / RUN)
+    shutil.rmtree(target, ignore_errors=True)
+    part.rename(target)
 
 
 def restore(runs: Path) -> None:
     """Copy what RUNS lacks back to it."""
-    for description in sorted(KEPT.glob("*/run.json")):
+    for description in sorted(KEPT.glob(f"*/{RUN}")):
         model = runs / description.parent.name
         model.mkdir(parents=True, exist_ok=True)
         for source in sorted(path for path in description.parent.iterdir() if path.is_dir()):
             if not (model / source.name).exists():
                 shutil.copytree(source, model / source.name)
-        if not (model / description.name).exists():
-            shutil.copyfile(description, model / description.name)
+        if not (model / RUN).exists():
+            shutil.copyfile(description, model / RUN)
+    for description in KEPT.glob(f"*/{RUN}"):
+        tell_start(runs, description.parent.name)
+
+
+def tell_start(runs: Path, model: str) -> None:
+    """Write into the run.json of a model what the networks that it started from are now."""
+    path = runs / model / RUN
+    description = json.loads(path.read_text())
+    starts = {option: runs / run for option, run in STARTS.get(model, {}).items()}
+    recipe = parse(description["recipe"], str(path))
+    description |= identity(recipe, starts.get("--trunk"), None, starts.get("--previous"))
+    path.write_text(json.dumps(description, indent=2) + "\n")
+
+
+def not_kept(models: list[str]) -> set[str]:
+    """Which runs those of the models started from, and are neither among the models nor in KEPT."""
+    starts = {run.partition("/")[0] for model in models for run in STARTS.get(model, {}).values()}
+    return {model for model in starts.difference(models) if not (KEPT / model).is_dir()}
 
 
 def main() -> None:
@@ -79,8 +107,10 @@ def main() -> None:
     if bool(arguments.models) == arguments.restore:
         parser.error("name the models to keep, or give --restore")
     for model in arguments.models:
-        if not (arguments.runs / model / "run.json").exists():
-            parser.error(f"{model} is not trained yet: {arguments.runs / model} has no run.json")
+        if not (arguments.runs / model / RUN).exists():
+            parser.error(f"{model} is not trained yet: {arguments.runs / model} has no {RUN}")
+    if missing := not_kept(arguments.models):
+        parser.error(f"{', '.join(arguments.models)} started from {', '.join(missing)}: keep that, too")
     if arguments.restore:
         restore(arguments.runs)
     for model in arguments.models:

@@ -25,6 +25,9 @@ STARTS = {
 }
 """Which runs a run is given."""
 
+STOPPED = 130
+"""Exit code of btnet-train, and of this script, for a training that can be gone on with."""
+
 HELD_OUT = 90
 """Identities of train112 on which settings were chosen; no network sees them."""
 
@@ -67,6 +70,8 @@ def main() -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
     for model in [arguments.only] if arguments.only else MODELS:
         left = (end - time.monotonic()) / 60
+        if left <= 0:
+            sys.exit(STOPPED)
         line = [*command(model, arguments.runs, Path(arguments.data)), "--stop-after", f"{left:.3f}"]
         status = subprocess.run(line, env=environment, check=False).returncode
         if status:

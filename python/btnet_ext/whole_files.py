@@ -5,6 +5,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 
 
@@ -23,23 +24,28 @@ def whole_file(path: Path) -> Iterator[Callable[[bytes], None]]:
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
 
     def append(content: bytes) -> None:
-        rest = memoryview(content)
-        with _naming(path):
-            while rest:
-                rest = rest[file.write(rest) :]
+        with naming(path):
+            write_all(file, content)
 
-    with _naming(path):
+    with naming(path):
         # Not buffered: then closing the file writes nothing, and cannot hide the error of a full disk.
         file = part.open("xb", buffering=0)
     try:
         with file:
             yield append
-            with _naming(path):
+            with naming(path):
                 os.fsync(file.fileno())
-        with _naming(path):
+        with naming(path):
             part.rename(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_all(file: FileIO, content: bytes) -> None:
+    """Write to a file that is not buffered, which may take a part at a time. Raises OSError."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 @contextmanager
@@ -52,7 +58,7 @@ def whole_directory(path: Path) -> Iterator[Path]:
     replaces = path.exists()
     mark = f".{path.name}.{uuid.uuid4().hex}"
     folder, old = path.parent / f"{mark}.new", path.parent / f"{mark}.old"
-    with _naming(path):
+    with naming(path):
         folder.mkdir()
     try:
         yield folder
@@ -81,10 +87,10 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Have errors say which file it was for, and whether there is still the one before."""
     try:
         yield
     except OSError as error:
-        rest = "; the one before is intact" if path.exists() else ""
+        rest = "; what was there before is intact" if path.exists() else ""
         raise OSError(error.errno, f"{path} cannot be saved ({error.strerror or error}){rest}") from error

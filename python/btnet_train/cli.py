@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
-# Modules that come with the extra "train".
-_MODULES = {"lightning_fabric", "matplotlib", "onnx", "pydantic", "pytorch_metric_learning", "safetensors"}
-_MODULES |= {"tensorboard", "tomli", "torch", "tqdm"}
+EXTRA = {"lightning_fabric", "matplotlib", "onnx", "pydantic", "pytorch_metric_learning", "pytorch_optimizer"}
+EXTRA |= {"safetensors", "tensorboard", "tomli", "torch", "tqdm"}
+"""Modules that come with the extra "train"."""
 
 
 class Storage(str, Enum):
@@ -125,7 +125,7 @@ def _load_networks(files: dict[int, Path]) -> "dict[int, IResNet]":
 def main() -> None:
     """Run the command."""
     errors = ValueError, OSError, TrainingError
-    Command(app, "btnet-train", errors, extra=("train", _MODULES), stopped=(Interrupted,)).run()
+    Command(app, "btnet-train", errors, extra=("train", EXTRA), stopped=(Interrupted,)).run()
 
 
 if __name__ == "__main__":

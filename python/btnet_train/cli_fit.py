@@ -162,7 +162,7 @@ def fit(
         "recipe": plan.to_dict(),
         "faces": faces.digest,
         "teacher": model and model.digest,
-        **identity(plan, inputs),
+        **identity(plan, trunk, classifier, previous),
         "seed": seed,
         "held_out": held_out,
     }

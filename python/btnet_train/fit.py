@@ -181,8 +181,9 @@ class _Job:
                 self._load_head(classifier, "classifier", self.inputs.classifier)
             else:
                 self._continue_head(classifier, "classifier")
-        if stage.teacher is not None and stage.teacher.cosine and self.inputs.targets is not None:
-            projection = nn.Linear(network.dim, self.inputs.targets.shape[1], bias=False)
+        dim = network.dim if self.inputs.targets is None else self.inputs.targets.shape[1]
+        if stage.teacher is not None and stage.teacher.cosine and dim != network.dim:
+            projection = nn.Linear(network.dim, dim, bias=False)
             if stage.teacher.frozen:
                 self._load_head(projection, "projection", None)
             else:
@@ -272,22 +273,23 @@ def _read_description(path: Path) -> dict[str, Any]:
     return description
 
 
-def identity(recipe: Recipe, inputs: Inputs) -> dict[str, Any]:
-    """Return what run.json says of the files that a run starts from: the SHA-256 of their content.
+def identity(recipe: Recipe, trunk: Path | None, classifier: Path | None, previous: Path | None) -> dict[str, Any]:
+    """Return what run.json says of the files that a run starts from, as in `Inputs`: the SHA-256 of their content.
 
     Where they lie does not matter: a run may be moved. Raises OSError.
     """
-    started = [stage.resolutions for stage in recipe.stages.values() if stage.start == "previous"]
-    before = inputs.previous and {
-        str(resolution): describe_file(inputs.previous / str(resolution) / NETWORK)["sha256"]
-        for resolution in sorted({resolution for resolutions in started for resolution in resolutions})
-        if resolution != CANONICAL or inputs.trunk is None
-    }
+    continued = {side for stage in recipe.stages.values() if stage.start == "previous" for side in stage.resolutions}
+    if trunk is not None:
+        continued.discard(CANONICAL)
     return {
-        "trunk": inputs.trunk and describe_file(_file(inputs.trunk, NETWORK))["sha256"],
-        "classifier": inputs.classifier and describe_file(inputs.classifier)["sha256"],
-        "previous": before,
+        "trunk": trunk and _digest(_file(trunk, NETWORK)),
+        "classifier": classifier and _digest(classifier),
+        "previous": previous and {str(side): _digest(previous / str(side) / NETWORK) for side in sorted(continued)},
     }
+
+
+def _digest(path: Path) -> str:
+    return str(describe_file(path)["sha256"])
 
 
 @lost_processes()
@@ -326,7 +328,7 @@ def write_model(
     results = {
         str(resolution): _read_json(path.with_name(RESULT))
         for resolution, path in networks.items()
-        if path.with_name(RESULT).exists()
+        if path.name == NETWORK and path.with_name(RESULT).exists()  # not what lies beside a trunk from elsewhere
     }
     training = {"recipe": description["recipe"], "faces": description["faces"], "results": results}
     return write_bundle(run / f"{name}.btnet", loaded, name=name, license=license, training=training, overwrite=True)

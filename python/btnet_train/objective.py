@@ -87,9 +87,10 @@ class Objective(nn.Module):
 
     def _teach(self, options: TeacherLoss, embeddings: Tensor, targets: Tensor) -> Tensor:
         loss = options.similarity * similarity_matrix(embeddings, targets)
-        if self.projection is not None:
+        if options.cosine:
             with torch.autocast(embeddings.device.type, enabled=False):
-                loss = loss + options.cosine * cosine_distance(self.projection(embeddings), targets)
+                taught = embeddings if self.projection is None else self.projection(embeddings)
+                loss = loss + options.cosine * cosine_distance(taught, targets)
         return loss
 
     def _distil(self, view: Tensor, embeddings: Tensor, couplings: Sequence[Tensor]) -> Mapping[str, Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from btnet_ext.whole_files import whole_file
+from btnet_ext.whole_files import naming, whole_file, write_all
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Progress:
     """
 
     def __init__(self, folder: Path, title: str, start: int, steps: int, images: int, enabled: bool = True) -> None:
-        self._path = folder / "losses.csv"
+        self._path, self._logs = folder / "losses.csv", folder / "tensorboard"
         self._enabled = enabled
         self._images = images
         self._since = (start, time.monotonic())
@@ -58,9 +58,10 @@ class Progress:
 
             folder.mkdir(parents=True, exist_ok=True)
             _keep_until(self._path, start)
-            self._file = self._path.open("a", newline="", encoding="utf-8")
-            self._writer = csv.DictWriter(self._file, _COLUMNS)
-            self._board: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+            # Not buffered: then closing the file writes nothing, and cannot hide the error of a full disk.
+            self._file = self._path.open("ab", buffering=0)
+            with naming(self._logs):
+                self._board: Any = SummaryWriter(str(self._logs), purge_step=start + 1)
 
     def advance(self) -> None:
         """Count one step."""
@@ -74,11 +75,14 @@ class Progress:
         now = time.monotonic()
         speed = (step - since) * self._images / max(now - moment, 1e-9)
         self._since = (step, now)
-        for name, value in values.items():
-            row = (step, f"{epoch:.4f}", f"{rate:.3e}", f"{speed:.1f}", name, repr(value))
-            self._writer.writerow(dict(zip(_COLUMNS, row, strict=True)))
-            self._board.add_scalar(name, value, step)
-        self._file.flush()
+        lines = io.StringIO(newline="")
+        start = (step, f"{epoch:.4f}", f"{rate:.3e}", f"{speed:.1f}")
+        csv.writer(lines).writerows((*start, name, repr(value)) for name, value in values.items())
+        with naming(self._path):
+            write_all(self._file, lines.getvalue().encode())
+        with naming(self._logs):
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
         self._bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()}, refresh=False)
 
     def __enter__(self) -> "Progress":
@@ -90,7 +94,8 @@ class Progress:
         self._bar.close()
         if self._enabled:
             self._file.close()
-            self._board.close()
+            with naming(self._logs):
+                self._board.close()
 
 
 def read_values(path: Path) -> list[dict[str, str]]:
@@ -128,5 +133,8 @@ def plot_values(folder: Path) -> Path:
         axes.grid(alpha=0.3)
     figure.supxlabel("step")
     path = folder / "losses.png"
-    figure.savefig(path, dpi=100)
+    image = io.BytesIO()
+    figure.savefig(image, dpi=100)
+    with whole_file(path) as append:
+        append(image.getvalue())
     return path

@@ -276,7 +276,7 @@ def parse(data: Mapping[str, Any], name: str) -> Recipe:
         key = ".".join(str(part) for part in first["loc"])
         what = "is no key of a recipe" if first["type"] == "unexpected_keyword_argument" else first["msg"]
         what = what.removeprefix("Value error, ")
-        raise RecipeError(f"recipe {name}: {key or 'the whole'}: {what}, got {_short(first['input'])}") from error
+        raise RecipeError(f"recipe {name}: {key or 'the whole'}: {what}{_given(first['input'])}") from error
 
 
 def parse_value(text: str) -> Any:
@@ -327,6 +327,8 @@ def _without_false(data: Mapping[str, Any]) -> dict[str, Any]:
     return {**data, "stages": kept}
 
 
-def _short(value: Any) -> str:
+def _given(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    if len(text) <= 60:
+        return f", got {text}"
+    return "" if isinstance(value, Mapping) else f", got {text[:57]}..."

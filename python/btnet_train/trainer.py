@@ -25,7 +25,7 @@ from btnet_train.networks import IResNet
 from btnet_train.objective import Objective
 from btnet_train.optimization import build_optimizer, rate
 from btnet_train.progress import Means, Progress, plot_values
-from btnet_train.recipes import Stage, View
+from btnet_train.recipes import RecipeError, Stage, View
 from btnet_train.run_state import load_run, save_run
 from btnet_train.sources import Faces
 from btnet_train.topology import CANONICAL, RESOLUTIONS
@@ -85,6 +85,11 @@ class Training:
         self._steps = max(1, round(stage.schedule.epochs * self._per_epoch))
         halves = objective.network.resolution > RESOLUTIONS[0]
         self._half_size_steps = round(stage.schedule.half_size_epochs * self._per_epoch) if halves else 0
+        if self._half_size_steps >= self._steps:
+            raise RecipeError(
+                f"schedule.half_size_epochs {stage.schedule.half_size_epochs:g} of {stage.schedule.epochs:g} epochs "
+                f"are all of the {self._steps} steps: none is left for images of the whole size"
+            )
         self._parts = execution.micro_batches or fabric.world_size
         self._optimizer = build_optimizer(objective.parameters(), stage.optimizer)
         self._means = Means()
@@ -93,7 +98,10 @@ class Training:
         self._layout = torch.channels_last if wide else torch.contiguous_format
 
     def run(self) -> dict[str, Any]:
-        """Train to the end and return facts: steps, images, seconds. Raises Interrupted, TrainingError, OSError."""
+        """Train to the end and return facts: steps, images, and seconds, without those of validation and saving.
+
+        Raises Interrupted, TrainingError, OSError.
+        """
         # Before the optimiser's state is read: it goes where the parameters are.
         self._objective.to(self._fabric.device)
         start = self._resume()
@@ -112,14 +120,14 @@ class Training:
             Progress(self._folder, title, start, self._steps, schedule.batch_size, writes) as progress,
             _stop_signals() as stopped,
         ):
+            began = time.monotonic()
             for step, parts in self._by_step(start):
                 factor = rate(step, self._steps, self._per_epoch, schedule)
                 for group in optimizer.param_groups:
                     group["lr"] = self._stage.optimizer.lr * factor
-                moment = time.monotonic()
-                stop = bool(stopped) or moment >= self._execution.stop_at
+                stop = bool(stopped) or time.monotonic() >= self._execution.stop_at
                 values, stop = self._step(module, optimizer, step, parts, stop)
-                self._seconds += time.monotonic() - moment
+                self._seconds += time.monotonic() - began
                 self._means.add(values)
                 progress.advance()
                 self._log(progress, step + 1, factor)
@@ -128,9 +136,10 @@ class Training:
                     # A process that ends before the others is taken for a failure, and they are killed.
                     self._fabric.barrier()
                     raise Interrupted(f"stopped after step {step + 1} of {self._steps}; the same command goes on")
-                if moment - saved > 60 * self._execution.save_minutes:
+                if time.monotonic() - saved > 60 * self._execution.save_minutes:
                     self._save(step + 1)
                     saved = time.monotonic()
+                began = time.monotonic()
         self._save(self._steps)
         if writes:
             plot_values(self._folder)

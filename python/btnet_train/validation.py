@@ -42,7 +42,7 @@ class HeldOut:
     def __init__(self, faces: Faces, fabric: Fabric, *, pairs: int = 6000, seed: int = 0) -> None:
         self._fabric = fabric
         self._images = np.stack([_resized(faces.read(index), CANONICAL) for index in range(len(faces))])
-        self._first, self._second = _draw_pairs(faces.labels, pairs, np.random.default_rng(seed))
+        self._first, self._second = draw_pairs(faces.labels, pairs, np.random.default_rng(seed))
         self._same = faces.labels[self._first] == faces.labels[self._second]
         self._folds = np.arange(len(self._same)) % _FOLDS
         self._trunks: dict[int, NDArray[np.float32]] = {}
@@ -96,14 +96,21 @@ def _resized(image: Images, side: int) -> Images:
     return image if len(image) == side else resize(image, (side, side))
 
 
-def _draw_pairs(
+def draw_pairs(
     labels: NDArray[np.int64], pairs: int, generator: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    first, second = np.triu_indices(len(labels), 1)
-    same = labels[first] == labels[second]
-    kinds = [np.flatnonzero(same), np.flatnonzero(~same)]
-    count = min(pairs // 2, *map(len, kinds))
+    """Draw places (n,) of as many pairs of one identity as of two; time and memory grow with the pairs of one."""
+    people = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    same = np.concatenate([person[np.array(np.triu_indices(len(person), 1))] for person in people], axis=1)
+    total = len(labels) * (len(labels) - 1) // 2
+    count = min(pairs // 2, same.shape[1], total - same.shape[1])
     if count < _FOLDS:
         raise ValueError(f"the identities held out make {count} pairs of each kind, expected {_FOLDS} or more")
-    order = np.concatenate([generator.choice(kind, count, replace=False) for kind in kinds])
-    return first[order], second[order]
+    of_one = same[:, generator.choice(same.shape[1], count, replace=False)]
+    of_two: dict[tuple[int, int], None] = {}
+    while len(of_two) < count:
+        first, second = generator.integers(0, len(labels), (2, count))
+        keep = (first < second) & (labels[first] != labels[second])
+        of_two |= dict.fromkeys(zip(first[keep].tolist(), second[keep].tolist(), strict=True))
+    first, second = np.concatenate([of_one, np.array(list(of_two)[:count]).T], axis=1)
+    return first, second

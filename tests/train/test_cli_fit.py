@@ -6,16 +6,19 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 from typing import TypeAlias
 
 import pytest
 from face_files import png, write_folder
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from tiny_training import SMALL, schedule, tensors, values, write_faces
 
 from btnet_ext import Bundle
 from btnet_train import recipes
-from btnet_train.cli import main
+from btnet_train.cli import EXTRA, main
 from btnet_train.networks import IResNet
 from btnet_train.run_state import save_tensors
 from onnx_files import DIM, write_model
@@ -89,6 +92,17 @@ def test_a_missing_extra(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setitem(sys.modules, "lightning_fabric", None)
     said = fail(call, 1, "fit", "phi_hr", "--data", data, "--out", tmp_path / "run")
     assert said == "lightning_fabric is not installed: pip install 'btnet-ext[train]'"
+
+
+def test_each_package_of_the_extra_is_known_by_its_module() -> None:
+    wanted = map(Requirement, requires("btnet-ext") or [])
+    of_extra = {
+        canonicalize_name(each.name) for each in wanted if each.marker and each.marker.evaluate({"extra": "train"})
+    }
+    installed = packages_distributions()
+    known = {canonicalize_name(package) for module in EXTRA for package in installed.get(module, [])}
+    assert of_extra
+    assert of_extra <= known
 
 
 def test_recipes(call: Call) -> None:
@@ -299,12 +313,12 @@ def test_another_teacher_is_another_run(call: Call, tmp_path: Path, data: Path) 
     """Its preparation counts, too: it makes other targets."""
     model = write_model(tmp_path / "teacher.onnx")
     command = ["fit", "phi_hr", "--data", data, "--teacher", model, *TEACH, *SHORT, *HOW]
-    command += ["--out", tmp_path / "run", "--targets", tmp_path / "targets"]
+    command += ["--set=network.dim=24", "--out", tmp_path / "run", "--targets", tmp_path / "targets"]
     assert call(*command, "--stop-after", 0)[0] == 130
     assert "another teacher" in fail(call, 1, *command, "--teacher-mean", "0,0,0")
     assert "another teacher" in fail(call, 1, *command, "--teacher-color", "bgr")
     assert len(list((tmp_path / "targets").iterdir())) == 1
     assert call(*command)[0] == 0
     heads = tensors(tmp_path / "run/112/heads.safetensors")
-    assert heads["projection.weight"].shape == (DIM, 16)
+    assert heads["projection.weight"].shape == (DIM, 24)
     assert len(values(tmp_path / "run/112", "teacher")) == 1

@@ -173,6 +173,14 @@ def test_teacher(trunk: IResNet) -> None:
     check(losses, {"teacher": float(np.mean(terms))})
 
 
+def test_teacher_of_the_same_dimension_teaches_the_embedding_itself(trunk: IResNet) -> None:
+    goal = unit(np.random.default_rng(4).standard_normal((COUNT, trunk.dim)))
+    view = images(112, 0)
+    (rows,), _ = outputs(trunk, [view])
+    objective = Objective(Stage(teacher=TeacherLoss(cosine=2.0)), trunk, Heads()).train()
+    check(objective([view], LABELS, torch.from_numpy(goal).float()), {"teacher": 2 * distance(rows, goal, "cosine")})
+
+
 def test_teacher_by_similarity_alone_has_no_projection(trunk: IResNet) -> None:
     stage = Stage(teacher=TeacherLoss(cosine=0.0, similarity=1.0))
     objective = Objective(stage, trunk, Heads()).train()

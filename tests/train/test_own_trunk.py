@@ -252,6 +252,10 @@ def test_heads_go_on_with_a_previous_run_where_they_fit(tmp_path: Path, faces: F
     assert torch.equal(other["classifier.weight"], one["classifier.weight"])
     assert other["projection.weight"].shape == (5, DIM)
 
+    own = np.repeat(targets, DIM // 8, axis=1) / np.sqrt(DIM // 8)
+    train("phi_hr", changes, tmp_path / "own", faces, inputs={**before, "targets": own})
+    assert tensors(tmp_path / "own/112/heads.safetensors").keys() == {"classifier.weight"}
+
     people = Faces([write_faces(tmp_path / "people", identities=len(faces.classes))])
     train("phi_hr", changes, tmp_path / "people", people, inputs={**before, "targets": targets})
     other = tensors(tmp_path / "people/112/heads.safetensors")

@@ -53,7 +53,10 @@ def test_it_is_a_plain_safetensors_file(path: Path) -> None:
 def test_a_full_disk(path: Path, size: int) -> None:
     save_tensors(path, tensors(), FACTS)
     before = path.read_bytes()
-    with limited_files(size), pytest.raises(OSError, match=r"cannot be saved \(.*\); the one before is") as caught:
+    with (
+        limited_files(size),
+        pytest.raises(OSError, match=r"cannot be saved \(.*\); what was there before is") as caught,
+    ):
         save_tensors(path, {"large": torch.zeros(1_000_000)}, FACTS)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)

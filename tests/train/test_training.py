@@ -21,6 +21,7 @@ from btnet_train.errors import Interrupted, TrainingError
 from btnet_train.losses import Classifier
 from btnet_train.networks import IResNet
 from btnet_train.objective import Heads, Objective
+from btnet_train.recipes import RecipeError
 from btnet_train.run_state import load_tensors
 from btnet_train.sources import DataError, Faces
 from btnet_train.trainer import Execution, Training
@@ -221,11 +222,28 @@ def test_a_full_disk(tmp_path: Path, faces: Faces) -> None:
         train("phi_hr", CHANGES, tmp_path, faces, stop_at=0.0)
     state = tmp_path / "112/state.safetensors"
     before = state.read_bytes()
-    message = rf"{re.escape(str(state))} cannot be saved .*; the one before is intact$"
+    message = rf"{re.escape(str(state))} cannot be saved .*; what was there before is intact$"
     with limited_files(len(before) // 2), pytest.raises(OSError, match=message):
         train("phi_hr", CHANGES, tmp_path, faces, save_minutes=-1.0)
     assert state.read_bytes() == before
     assert {path.name for path in state.parent.iterdir()} == {state.name, "losses.csv", "tensorboard"}
+
+
+def test_a_disk_that_is_full_for_the_losses(tmp_path: Path, faces: Faces) -> None:
+    with pytest.raises(Interrupted):
+        train("phi_hr", CHANGES, tmp_path, faces, stop_at=0.0)
+    losses = tmp_path / "112/losses.csv"
+    with losses.open("a") as file:  # so that it is the largest of the files
+        file.write("1,0.2,0.1,5,name,0.5\r\n" * 1000)
+    message = rf"{re.escape(str(losses))} cannot be saved \(File too large\)"
+    with limited_files(losses.stat().st_size + 10), pytest.raises(OSError, match=message):
+        train("phi_hr", CHANGES, tmp_path, faces, inputs={"validate": fingerprint})
+
+
+def test_half_the_side_for_all_steps_is_refused(tmp_path: Path, faces: Faces) -> None:
+    changes = {**CHANGES, "stages.trunk.schedule.epochs": 1.05, "stages.trunk.schedule.half_size_epochs": 1.0}
+    with pytest.raises(RecipeError, match=r"half_size_epochs 1 of 1\.05 epochs are all of the 5 steps: none is left"):
+        train("phi_hr", changes, tmp_path, faces)
 
 
 def test_a_loss_that_turns_nan(tmp_path: Path, faces: Faces) -> None:

@@ -1,0 +1,163 @@
+"""The scripts that train and measure the shipped model: recipes, what is kept, what a network cost."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+# At the end: these scripts must not take the place of another module of their names.
+sys.path += [str(Path(__file__).parents[2] / folder) for folder in ("results", "benchmarks")]
+
+from tiny_training import SMALL, schedule, tensors, write_faces
+from tiny_training import train as carry_out
+
+import evaluate
+import keep
+import train
+from btnet_ext.bundle import describe_file
+from btnet_train import recipes
+from btnet_train.fit import Inputs, check_inputs
+from btnet_train.networks import IResNet
+from btnet_train.recipes import Stage
+from btnet_train.sources import Faces
+from btnet_train.topology import CANONICAL
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Faces:
+    return Faces([write_faces(tmp_path_factory.mktemp("faces") / "set")])
+
+
+def stages(model: str) -> list[Stage]:
+    return list(recipes.load(str(train.RECIPES / f"{model}.toml")).stages.values())
+
+
+@pytest.mark.parametrize("model", train.MODELS)
+def test_each_model_is_given_what_its_recipe_needs(model: str, tmp_path: Path, faces: Faces) -> None:
+    starts = {option: tmp_path / run for option, run in train.STARTS.get(model, {}).items()}
+    recipe = recipes.load(str(train.RECIPES / f"{model}.toml"))
+    if "--previous" in starts:
+        for stage in recipe.stages.values():
+            for side in stage.resolutions:
+                file = starts["--previous"] / str(side) / "network.safetensors"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.touch()
+    inputs = Inputs(faces, starts.get("--trunk"), previous=starts.get("--previous"))
+    check_inputs(recipe, inputs, teacher=True)
+    started = {run.partition("/")[0] for run in train.STARTS.get(model, {}).values()}
+    assert started <= set(train.MODELS[: train.MODELS.index(model)]), "it starts from what is trained after it"
+
+
+def test_compared_networks_see_the_same_number_of_images() -> None:
+    of = {model: stages(model)[0].schedule for model in ("phi_hr", "phi_mr", "phi_mm", "btnet")}
+    assert len({(schedule.epochs, schedule.batch_size) for schedule in of.values()}) == 1
+    assert all(stage.teacher is not None for model in of for stage in stages(model))
+
+
+def test_every_network_of_a_measured_model_is_trained() -> None:
+    trained = {(model, side) for model in train.MODELS for stage in stages(model) for side in stage.resolutions}
+    wanted = {(run, side) for sources in evaluate.MODELS.values() for side, run in sources.items()}
+    assert wanted <= trained
+    assert trained - wanted == set()
+
+
+def test_no_time_left_is_not_an_error_of_the_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", str(tmp_path), "--data", str(tmp_path), "--stop-after", "0"])
+    with pytest.raises(SystemExit) as caught:
+        train.main()
+    assert caught.value.code == 130
+
+
+@pytest.fixture
+def runs(tmp_path: Path, faces: Faces, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """phi_mr, and btnet with a branch that is finished and one that has only just begun."""
+    monkeypatch.setattr(keep, "KEPT", tmp_path / "kept")
+    (tmp_path / "kept").mkdir()
+    runs = tmp_path / "runs"
+    small = {**SMALL, "stages.branch": False, **schedule("trunk", 0.4)}
+    describe(runs, "phi_mr", "phi_mr", small, carry_out("phi_mr", small, runs / "phi_mr", faces))
+    branch = {"stages.branch.resolutions": [7], **schedule("branch", 0.4)}
+    trunk = runs / "phi_mr/112"
+    files = carry_out("own_trunk", branch, runs / "btnet", faces, inputs={"trunk": trunk})
+    describe(runs, "btnet", "own_trunk", branch, files)
+    (runs / "btnet/14").mkdir()
+    (runs / "btnet/14/losses.csv").write_text("step,epoch,rate,images_per_second,name,value\r\n")
+    return runs
+
+
+def describe(runs: Path, model: str, recipe: str, changes: dict[str, Any], files: dict[int, Path]) -> None:
+    trunk = describe_file(files[CANONICAL])["sha256"] if model == "btnet" else None
+    recipe_data = recipes.load(recipe, changes).to_dict()
+    (runs / model / "run.json").write_text(json.dumps({"recipe": recipe_data, "trunk": trunk, "environments": []}))
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["keep.py", *map(str, arguments)])
+    try:
+        keep.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def test_what_is_kept_comes_back_rounded(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(monkeypatch, runs, "phi_mr", "btnet") == 0
+    there = tmp_path / "elsewhere"
+    assert run(monkeypatch, there, "--restore") == 0
+    assert not (there / "btnet/14").exists()
+    for network in ("phi_mr/112", "btnet/7"):
+        assert (there / network / "result.json").read_bytes() == (runs / network / "result.json").read_bytes()
+        for name in ("network", "heads"):
+            before, after = (tensors(folder / network / f"{name}.safetensors") for folder in (runs, there))
+            assert before.keys() == after.keys()
+            for key, tensor in before.items():
+                expected = tensor.half() if tensor.is_floating_point() else tensor
+                assert torch.equal(after[key], expected), key
+    description = json.loads((there / "btnet/run.json").read_text())
+    assert description["trunk"] == describe_file(there / "phi_mr/112/network.safetensors")["sha256"]
+    assert description["trunk"] != json.loads((runs / "btnet/run.json").read_text())["trunk"]
+
+
+def test_restoring_changes_no_network_that_is_there(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(monkeypatch, runs, "phi_mr")
+    before = {path: path.read_bytes() for path in runs.glob("*/*/*.safetensors")}
+    assert run(monkeypatch, runs, "--restore") == 0
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_what_was_kept_stays_until_the_new_is_there(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(monkeypatch, runs, "phi_mr", "btnet")
+    before = {path: path.read_bytes() for path in keep.KEPT.rglob("*") if path.is_file()}
+    (runs / "btnet/7/heads.safetensors").write_bytes(b"damaged")
+    with pytest.raises(Exception, match=r"heads\.safetensors is damaged"):
+        run(monkeypatch, runs, "btnet")
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize("arguments", [["nothing"], ["btnet"], [], ["phi_mr", "--restore"]])
+def test_what_cannot_be_kept(runs: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    """An unknown model, one without the run that it started from, nothing, and both at once."""
+    assert run(monkeypatch, runs, *arguments) == 2
+    assert list(keep.KEPT.iterdir()) == []
+
+
+def test_a_network_that_went_on_cost_what_came_before_it_too(runs: Path) -> None:
+    shutil.copytree(runs / "phi_mr", runs / "res50_trunk")
+    before = json.loads((runs / "phi_mr/112/result.json").read_text())
+    found = evaluate.describe(runs, {112: "res50_trunk"}, {112: IResNet("res18", 0.125, dim=16)})
+    assert found["112"]["images"] == 2 * before["images"]
+    assert found["112"]["seconds"] == pytest.approx(2 * before["seconds"])
+    assert found["112"]["parameters"] == before["parameters"]
+
+
+def test_a_model_that_is_not_trained_is_refused_before_any_work(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", str(tmp_path), "btnet", "--data", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        evaluate.main()
+    assert f"btnet is not trained yet: {tmp_path}/phi_mr/112 has no result.json" in capsys.readouterr().err
