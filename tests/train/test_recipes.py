@@ -329,3 +329,10 @@ def test_a_recipe_without_defaults_is_complete() -> None:
     check_stage(recipe.stages["a"], {"resolutions": (112,), "classification": ARCFACE, "optimizer": SGD})
     (view,) = recipe.stages["a"].views_of(112)
     assert (view.resolutions, view.weights, view.native) == ((112,), (1.0,), False)
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_can_go_on_from_an_earlier_run(name: str) -> None:
+    for stage in recipes.load(name).stages:
+        changed = recipes.load(name, {f"stages.{stage}.start": "previous"})
+        assert changed.stages[stage].start == "previous"
