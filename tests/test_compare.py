@@ -10,33 +10,50 @@ import pytest
 from PIL import Image
 
 from btnet_ext import BundleError, Engine, InvalidImage, InvalidOption
-from btnet_ext.compare import compare, pair_name
+from btnet_ext.compare import HALF_OCTAVES, compare, ladder, pair_name, pair_names
 from bundle_copies import BundleCopy
 from command_line import Call
 from reference import faces
 
 SEED = 61
-IMAGES = faces([(60, 50), (12, 9)], SEED)  # the branches for 112 and 14
+SIZES = (5, 7, 8, 10, 14, 15, 20, 28, 29, 40, 56, 79, 112)
+IMAGES = faces([(60, 50), (12, 9)], SEED)  # the branches for 112 and 14; judged as 56 px and 10 px
 
 
 @pytest.fixture(scope="module")
 def real(small_bundle: Path) -> Engine:
-    return Engine(small_bundle, resolutions=[14, 112])
+    return Engine(small_bundle)
 
 
-def with_thresholds(real: Engine, thresholds: Any) -> Any:
+def with_thresholds(real: Engine, thresholds: Any, indicator: str = "max") -> Any:
     """An engine whose bundle has these thresholds."""
-    bundle = SimpleNamespace(path=Path("model.btnet"), metadata={"thresholds": thresholds})
+    metadata = {"thresholds": thresholds, "selection": {"indicator": indicator, "rounding": "ceil"}}
+    bundle = SimpleNamespace(path=Path("model.btnet"), metadata=metadata)
     return SimpleNamespace(bundle=bundle, select=real.select, embed=real.embed)
 
 
-def table(cosine: float, tar: float = 0.9, flip: bool = False) -> dict[str, Any]:
-    return {"flip": flip, "far": {"0.001": {"112&14": {"cosine": cosine, "tar": tar}}}}
+def table(cosine: float, tar: float = 0.9, flip: bool = False, pair: str = "56&10") -> dict[str, Any]:
+    """Thresholds of which only that of one pair can be met."""
+    rows = {name: {"cosine": 2.0, "tar": 1.0} for name in pair_names(SIZES)}
+    return {"flip": flip, "far": {"0.001": rows | {pair: {"cosine": cosine, "tar": tar}}}}
 
 
 def test_names_of_pairs() -> None:
     assert pair_name(28, 112) == pair_name(112, 28) == "112&28"
-    assert pair_name(7, 7) == "7&7"
+    assert pair_names((7, 14)) == {"7&7", "14&7", "14&14"}
+
+
+@pytest.mark.parametrize(
+    ("rounding", "begin"),
+    [("ceil", [8, 15, 29]), ("floor", [14, 28, 112]), ("near", [11, 22, 71])],
+)
+def test_the_ladder_crosses_no_branch(small_bundle: Path, rounding: str, begin: list[int]) -> None:
+    """begin: the smallest size of every branch but the first, as docs/design.md has the rule for 7, 14, 28 and 112."""
+    sizes = ladder(Engine(small_bundle, rounding=rounding))
+    assert sizes == tuple(sorted({*HALF_OCTAVES, *begin}))
+    for side in range(1, 200):
+        judged = max((size for size in sizes if size <= side), default=sizes[0])
+        assert np.searchsorted(begin, judged, side="right") == np.searchsorted(begin, side, side="right")
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -48,8 +65,32 @@ def test_the_threshold_decides(real: Engine, flip: bool) -> None:
         found = compare(engine, IMAGES)
         assert found.verdict == verdict
         assert found.similarity == pytest.approx(expected, abs=1e-6)
-        assert (found.resolutions, found.far, found.tar) == ((112, 14), 1e-3, 0.9)
-        assert compare(engine, IMAGES[::-1]).resolutions == (14, 112)
+        assert (found.resolutions, found.sizes, found.far, found.tar) == ((112, 14), (56, 10), 1e-3, 0.9)
+        turned = compare(engine, IMAGES[::-1])
+        assert (turned.resolutions, turned.sizes) == ((14, 112), (10, 56))
+
+
+@pytest.mark.parametrize(
+    ("side", "size"), [(30, 29), (29, 29), (28, 28), (27, 20), (111, 79), (112, 112), (300, 112), (5, 5), (3, 5)]
+)
+def test_a_face_is_judged_as_no_larger_than_it_is(real: Engine, side: int, size: int) -> None:
+    """One of 30 px goes to the branch for 112, and the threshold of 112 would let in many strangers."""
+    images = faces([(side, side), (112, 112)], SEED)
+    engine = with_thresholds(real, table(-1, pair=pair_name(size, 112)))
+    found = compare(engine, images)
+    assert (found.sizes, found.threshold, found.verdict) == ((size, 112), -1, "same")
+
+
+@pytest.mark.parametrize(("indicator", "size"), [("max", 56), ("min", 20), ("avg", 40)])
+def test_the_size_is_the_bundles_indicator(small_bundle: Path, indicator: str, size: int) -> None:
+    """Of 20 x 62 px."""
+    engine = Engine(small_bundle, indicator=indicator)
+    images = [*faces([(20, 62)], SEED), Image.fromarray(faces([(112, 112)], SEED)[0])]
+    found = compare(with_thresholds(engine, table(0, pair=f"112&{size}"), indicator), images)
+    assert found.sizes == (size, 112)
+    if indicator == "min":
+        with pytest.raises(InvalidOption, match="engine must select branches by 'max', the indicator of its bundle"):
+            compare(with_thresholds(engine, table(0)), images)
 
 
 def test_too_small(real: Engine) -> None:
@@ -65,8 +106,14 @@ def test_too_small(real: Engine) -> None:
         ([1], "thresholds in .* must be"),
         ({"flip": True}, "thresholds in .* must be"),
         ({"flip": True, "far": {"low": {}}}, "thresholds in .* must be"),
-        ({"flip": True, "far": {"0.001": {}}}, "no threshold for 112&14 at a false-accept rate of 0.001"),
-        ({"flip": True, "far": {"0.001": {"112&14": {"cosine": 1}}}}, "thresholds in .* must be"),
+        (
+            {"flip": True, "far": {"0.001": {name: {"cosine": 1} for name in pair_names(SIZES)}}},
+            "thresholds in .* must be",
+        ),
+        (
+            {"flip": True, "far": {"0.001": {name: {"cosine": 1, "tar": 1} for name in pair_names((7, 14, 28, 112))}}},
+            "every two of the sizes 5, 7, 8, 10, 14, 15, .* measures them anew",
+        ),
     ],
 )
 def test_tables_that_do_not_serve(real: Engine, thresholds: Any, message: str) -> None:
@@ -97,10 +144,11 @@ def test_command(small_bundle: Path, tmp_path: Path, call: Call) -> None:
     assert (status, errors) == (0, [])
     assert out.startswith("same: similarity ")
     assert out.endswith(
-        "threshold -1.000 at a false-accept rate of 0.001; 112 px and 14 px, where 90% are recognised\n"
+        "threshold -1.000 at a false-accept rate of 0.001, measured at 56 px and 10 px, where 90% are recognised\n"
     )
     status, out, _ = call("compare", *files, "--model", path, "--json")
-    assert json.loads(out)["verdict"] == "same"
+    found = json.loads(out)
+    assert (found["verdict"], found["resolutions"], found["sizes"]) == ("same", [112, 14], [56, 10])
     assert call("compare", files[0], tmp_path / "c.png", "--model", path)[0] == 1
     (tmp_path / "c.png").write_text("no image")
     status, out, errors = call("compare", files[0], tmp_path / "c.png", "--model", path)

@@ -7,6 +7,7 @@ btnet_eval.models           bundles and ONNX files as models
 btnet_eval.onnx_network     what a face model in ONNX must be
 btnet_eval.cache            embeddings on disk, resumed
 btnet_eval.datasets         readers of the public benchmarks' files
+btnet_eval.people           images with a folder a person
 btnet_eval.protocols        at which resolutions images are shown (Knoche et al.)
 btnet_eval.selection        which network of a model an image is shown to
 

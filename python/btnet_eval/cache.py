@@ -6,7 +6,7 @@ import io
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,11 +30,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Images:
-    """Images in an order. digest: names all of them, contents and order. read: the image at an index below count."""
+    """Images in an order.
+
+    digest: stands for all of them, contents and order. names: of each, for messages. read: the image at an index.
+    """
 
     digest: str
-    count: int
+    names: Sequence[str]
     read: Callable[[int], Image]
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.names)
 
 
 class EmbeddingCache:
@@ -118,8 +126,8 @@ class _Task:
         lengths = np.linalg.norm(rows.astype(np.float64), axis=1)
         usable = np.isfinite(lengths) & (lengths > 0)
         if not usable.all():
-            index = start + int(np.argmin(usable))
-            raise ValueError(f"{self.model.name} gives an embedding of image {index} that is zero or not finite")
+            name = self.images.names[start + int(np.argmin(usable))]
+            raise ValueError(f"{self.model.name} gives an embedding of {name} that is zero or not finite")
         return rows
 
     def _image(self, index: int) -> Image:

@@ -101,7 +101,8 @@ def thresholds(
     ],
     images: PairsImages = None,
     resolutions: Annotated[
-        str | None, typer.Option(metavar="R,R", help="[default: those of the model's branches]")
+        str | None,
+        typer.Option(metavar="R,R", help="Sizes in pixels. [default: half octaves, and where branches begin]"),
     ] = None,
     far: Annotated[
         list[float] | None, typer.Option(help="False-accept rate; may be repeated. [default: 0.01, 0.001, 0.0001]")
@@ -111,29 +112,32 @@ def thresholds(
         Path | None, typer.Option(metavar="NEW.btnet", help="Put them into a copy of the bundle instead.")
     ] = None,
 ) -> Path:
-    """Recommend a cosine threshold for every two resolutions, at one false-accept rate or several.
+    """Recommend a cosine threshold for faces of every two sizes, at one false-accept rate or several.
 
     Of a folder, all images of one half are compared with all of the other, which is enough for lower rates.
     """
-    from btnet_eval.recommendations import FARS, write_recommendations, write_thresholds
+    from btnet_eval.recommendations import FARS, check_measuring, write_recommendations, write_thresholds
 
     model = session.models[0]
-    if (write or copy) and (len(session.models) > 1 or model.bundle is None):
-        raise typer.BadParameter("--write and --copy are for one bundle")
     if write and copy:
         raise typer.BadParameter("give --write or --copy, not both")
+    engine = model.engine if write or copy else None
+    if write or copy:
+        if len(session.models) > 1 or engine is None:
+            raise typer.BadParameter("--write and --copy are for one bundle")
+        if resolutions is not None:
+            raise typer.BadParameter("--write and --copy are for all sizes of the bundle: leave out --resolutions")
+        check_measuring(engine)
     if copy is not None and copy.exists():
         raise typer.BadParameter(f"--copy {copy} exists: it is not overwritten")
     for rate in far or ():
         if not 0 < rate < 1:
             raise typer.BadParameter(f"--far must be above 0 and below 1, got {rate:g}")
-    sides = _branches(session) if resolutions is None else parse_resolutions(resolutions)
-    if (write or copy) and sorted(sides) != sorted(model.resolutions):
-        raise typer.BadParameter("--write and --copy are for all resolutions of the bundle: leave out --resolutions")
-    with _open_labeled(session, labeled, images, sides) as found:
+    sizes = _ladder(session) if resolutions is None else parse_resolutions(resolutions)
+    with _open_labeled(session, labeled, images, sizes) as found:
         page, recommended = write_recommendations(session, found, far or FARS)
-    if (write or copy) and model.bundle is not None:
-        write_thresholds(model.bundle, recommended[model.name], flip=model.flip, out=copy)
+    if engine is not None:
+        write_thresholds(engine, recommended[model.name], flip=model.flip, out=copy)
     return page
 
 
@@ -177,33 +181,32 @@ def _open_pairs(session: "Session", pairs: Path, images: Path | None) -> "Iterat
 
 @contextmanager
 def _open_labeled(
-    session: "Session", path: Path, images: Path | None, resolutions: "Sequence[int]"
+    session: "Session", path: Path, images: Path | None, sizes: "Sequence[int]"
 ) -> "Iterator[LabeledPairs | LabeledPeople]":
     """Yield pairs, or images with a folder a person."""
     from btnet_eval.datasets.images import open_images
+    from btnet_eval.people import read_faces
     from btnet_eval.recommendations import LabeledPairs, LabeledPeople
-    from btnet_eval.session import image_sizes
     from btnet_eval.verify import usable_pairs
 
     if path.is_file() and path.suffix.lower() != ".zip":
         with _open_pairs(session, path, images) as found:
             usable = usable_pairs(found.known(session.problems), found.images, session.problems, session.progress)
-            yield LabeledPairs(usable, found.images, resolutions)
+            yield LabeledPairs(usable, found.images, sizes)
     else:
         if images is not None:
             raise typer.BadParameter(f"--images is for a list of pairs, and {path} has images of its own")
         with open_images(path) as faces:
-            names = tuple(image_sizes(faces.names(), faces, session.problems, session.progress))
-            yield LabeledPeople(names, faces, resolutions)
+            yield LabeledPeople(read_faces(faces, session.problems, session.progress), faces, sizes)
 
 
-def _branches(session: "Session") -> tuple[int, ...]:
-    """The resolutions of the models' branches, which are the same for all."""
+def _ladder(session: "Session") -> tuple[int, ...]:
+    """The sizes for which thresholds are measured, which are the same for all models."""
     first, *others = session.models
     for other in others:
-        if other.resolutions != first.resolutions:
+        if other.ladder != first.ladder:
             raise typer.BadParameter(f"{first.name} and {other.name} have other branches: give --resolutions")
-    return first.resolutions
+    return first.ladder
 
 
 def _parse_protocols(texts: Sequence[str]) -> dict[str, Path]:

@@ -51,11 +51,13 @@ class Measured:
     """What one model reached in a verification.
 
     where: the file, for messages. accuracies: 0..1, by resolutions "r1&r2". data: digest by the name of what was read.
+    flip: whether embeddings of the mirror images were added.
     """
 
     where: str
     accuracies: Mapping[str, float]
     data: Mapping[str, str]
+    flip: bool
 
 
 def read_measured(path: Path, model: str | None = None) -> Measured:
@@ -74,23 +76,31 @@ def read_measured(path: Path, model: str | None = None) -> Measured:
     if model not in numbers:
         raise DataError(f"{path}: say which model: it has {', '.join(numbers)}" + (f", not {model}" if model else ""))
     try:
-        accuracies = {setting: float(value["mean"]) for setting, value in numbers[model].items()}
+        of_model = numbers[model].items()
+        accuracies = {setting: float(value["mean"]) for setting, value in of_model if value["mean"] is not None}
+        flip = any(value["flip"] for _, value in of_model)
     except (AttributeError, KeyError, TypeError, ValueError):
         raise DataError(f"{path}: the accuracies of {model} are not as btnet-eval writes them") from None
-    return Measured(f"{path}, {model}", accuracies, result["data"])
+    if len(accuracies) < len(of_model):
+        raise DataError(f"{path}: {model} has no accuracies, since its pairs are in one fold")
+    return Measured(f"{path}, {model}", accuracies, result["data"], flip)
 
 
 def gains_section(model: Measured, phi_hr: Measured, phi_mr: Measured, phi_mm: Measured) -> Section:
     """The gains of a model as a table: a row for each pair of resolutions that it was measured at.
 
     Of phi_mr is used what it reached between resolutions, of phi_mm what it reached at one. Raises DataError where
-    they were measured on other data than the model, or not at those resolutions.
+    they were measured on other data than the model, with mirror images and it without or the other way round, or not at
+    those resolutions.
     """
     from btnet_eval.report import Section  # as above
 
     for reference in (phi_hr, phi_mr, phi_mm):
         if sorted(reference.data.values()) != sorted(model.data.values()):
             raise DataError(f"{reference.where}: it was measured on other data than {model.where}")
+        if reference.flip != model.flip:
+            how, other = ("with", "without") if reference.flip else ("without", "with")
+            raise DataError(f"{reference.where}: it was measured {how} mirror images, and {model.where} {other}")
     rows = []
     for setting, accuracy in model.accuracies.items():
         r1, _, r2 = setting.partition("&")

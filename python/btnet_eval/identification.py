@@ -21,10 +21,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from btnet_eval.roc import lowest_threshold, numbered_ids
-from btnet_eval.templates import check_rows, normalized
+from btnet_eval.templates import distinct, normalized
 
 _BLOCK = 4096
 """Probes in one call of FAISS, so that a search can be interrupted in between."""
+
+_FOUND = 1 << 22
+"""Rows of the gallery that `identify` has at a time, with their scores, if those of one probe are no more."""
 
 _SCORES = 1 << 24
 """Scores that `mean_average_precision` has at a time, if the gallery has no more rows."""
@@ -86,7 +89,8 @@ def identify(
     """Search for probes in a gallery, and compare with whose they are.
 
     Ranks count rows of the gallery. Where they should count persons, give one row for each
-    (`btnet_eval.templates.prototypes`).
+    (`btnet_eval.templates.prototypes`). Memory is that of normalised copies, two of the gallery and one of the probes,
+    and blocks of four million scores.
 
     Args:
         gallery: (n, D) real numbers, of any length but zero; one row for a person or several.
@@ -101,18 +105,23 @@ def identify(
     """
     if max_rank < 1:
         raise ValueError(f"max_rank must be at least 1, not {max_rank}")
-    rows, wanted = check_rows("gallery", np.asarray(gallery)), check_rows("probes", np.asarray(probes))
+    rows, wanted = normalized("gallery", gallery), normalized("probes", probes)
     people, probe_people, mated = _people(gallery_ids, len(rows), probe_ids, len(wanted))
     # Among so many are max_rank rows of other persons, so that no tie at the end can hide one that counts.
     most_mates = int(np.bincount(people)[probe_people[mated]].max())
     depth = min(len(rows), max_rank + most_mates)
-    indices, found = search(rows, wanted, depth)
-    scores = found.astype(np.float64)
-    is_mate = people[indices[mated]] == probe_people[mated, None]
-    mate_scores = np.where(is_mate, scores[mated], -np.inf).max(axis=1)
-    others = np.count_nonzero(~is_mate & (scores[mated] >= mate_scores[:, None]), axis=1)
-    ranks = np.minimum(others, max_rank).astype(np.int64) + 1
-    return Identification(ranks, mate_scores, scores[~mated, 0], max_rank)
+    best, mate_scores = np.empty(len(wanted)), np.empty(len(wanted))
+    ranks = np.empty(len(wanted), np.int64)
+    index = _index(rows, wanted)
+    step = max(1, min(_BLOCK, _FOUND // depth))
+    for start in range(0, len(wanted), step):
+        block = slice(start, start + step)
+        scores, indices = index.search(wanted[block], depth)
+        is_mate = people[indices] == probe_people[block, None]
+        best[block] = scores[:, 0]
+        mate_scores[block] = np.where(is_mate, scores, -np.inf).max(axis=1)
+        ranks[block] = 1 + np.count_nonzero(~is_mate & (scores >= mate_scores[block, None]), axis=1)
+    return Identification(np.minimum(ranks[mated], max_rank + 1), mate_scores[mated], best[~mated], max_rank)
 
 
 def mean_average_precision(
@@ -120,19 +129,21 @@ def mean_average_precision(
 ) -> float:
     """The mean of the average precision over the mated probes, 0..1, all rows of the gallery being ranked.
 
-    Memory is that of normalised copies of both, and blocks of 16 million scores. Arguments and errors: as in
-    `identify`.
+    Equal rows have equal scores. Memory is that of normalised copies, two of the gallery and one of the probes, and
+    blocks of 16 million scores. Arguments and errors: as in `identify`.
     """
     rows, wanted = normalized("gallery", gallery), normalized("probes", probes)
     people, probe_people, mated = _people(gallery_ids, len(rows), probe_ids, len(wanted))
     _check_columns(rows, wanted)
+    different, which = distinct(rows)
     found = np.flatnonzero(mated)
     precisions = np.empty(len(found))
     step = max(1, _SCORES // len(rows))
     for start in range(0, len(found), step):
         block = found[start : start + step]
-        for place, (row, person) in enumerate(zip(wanted[block] @ rows.T, probe_people[block], strict=True), start):
-            precisions[place] = _average_precision(row, people == person)
+        scores = wanted[block] @ different.T
+        for place, (row, person) in enumerate(zip(scores, probe_people[block], strict=True), start):
+            precisions[place] = _average_precision(row[which], people == person)
     return float(np.mean(precisions))
 
 
@@ -154,18 +165,25 @@ def search(gallery: ArrayLike, probes: ArrayLike, k: int) -> tuple[NDArray[np.in
         ValueError: arrays that do not fit together or are empty, rows of length zero, k out of range.
     """
     rows, wanted = normalized("gallery", gallery), normalized("probes", probes)
-    _check_columns(rows, wanted)
     if not 1 <= k <= len(rows):
         raise ValueError(f"k must be 1 to {len(rows)}, the rows of the gallery, not {k}")
-    index = faiss.IndexFlatIP(rows.shape[1])
-    index.add(rows)
+    index = _index(rows, wanted)
     indices = np.empty((len(wanted), k), np.int64)
     scores = np.empty((len(wanted), k), np.float32)
     for start in range(0, len(wanted), _BLOCK):
         block = slice(start, start + _BLOCK)
-        scores[block], indices[block] = index.search(wanted[block], k)
-    order = np.lexsort((indices, -scores))
-    return np.take_along_axis(indices, order, axis=1), np.take_along_axis(scores, order, axis=1)
+        found, places = index.search(wanted[block], k)
+        order = np.lexsort((places, -found))
+        indices[block], scores[block] = (np.take_along_axis(values, order, axis=1) for values in (places, found))
+    return indices, scores
+
+
+def _index(gallery: NDArray[np.float32], probes: NDArray[np.float32]) -> faiss.IndexFlatIP:
+    """What searches normalised rows. Raises ValueError for probes with another number of columns."""
+    _check_columns(gallery, probes)
+    index = faiss.IndexFlatIP(gallery.shape[1])
+    index.add(gallery)
+    return index
 
 
 def _people(

@@ -6,7 +6,7 @@ ranks count people. What the rates mean `btnet_eval.identification` says.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -19,6 +19,7 @@ from btnet_eval.datasets.lists import Labeled
 from btnet_eval.datasets.survface import OpenSet
 from btnet_eval.identification import Identification, identify
 from btnet_eval.models import Model
+from btnet_eval.people import in_folders, person_of
 from btnet_eval.plots import resolution_plot
 from btnet_eval.report import Section, percent
 from btnet_eval.session import Progress, Session, embed_at
@@ -31,7 +32,7 @@ FPIRS = (0.1, 0.01)
 def split_gallery(
     names: Sequence[str], problems: Problems, *, gallery_images: int = 3, unmated: float = 1 / 3
 ) -> OpenSet:
-    """Make a gallery and probes of images with a folder for each person: `PERSON/NAME.jpg`.
+    """Make a gallery and probes of images with a folder for each person (see `btnet_eval.people`): `PERSON/NAME.jpg`.
 
     People and images are taken in the order of their names. Of n people, floor(n * unmated) are not in the gallery, and
     all of their images are unmated probes; they are spread evenly: with 1/3, every third person. Of each other person,
@@ -56,12 +57,8 @@ def split_gallery(
     if not 0 <= unmated < 1:
         raise ValueError(f"unmated must be at least 0 and below 1, not {unmated}")
     people: dict[str, list[str]] = {}
-    for name in sorted(names):
-        person = PurePosixPath(name).parent.as_posix()
-        if person == ".":
-            problems.report(f"{name}: it is in no folder of a person")
-        else:
-            people.setdefault(person, []).append(name)
+    for name in in_folders(sorted(names), problems):
+        people.setdefault(person_of(name), []).append(name)
     # Rounded, since 1/3 and its like are not exact.
     is_unmated = np.diff(np.floor(np.round(np.arange(len(people) + 1) * unmated, 9))) == 1
     gallery, mated, strangers = [], [], []
@@ -72,7 +69,7 @@ def split_gallery(
         gallery += [(name, identity) for name in own[:gallery_images]]
         mated += [(name, identity) for name in own[gallery_images:]]
         if len(own) <= gallery_images:
-            problems.report(f"{person}: has {len(own)} images, of which none is left for a probe")
+            problems.report(f"{person}: has {len(own)} image{'s' * (len(own) > 1)}, of which none is left for a probe")
     if not mated:
         raise DataError(
             f"of {len(people)} people, nobody has {gallery_images} images for the gallery and one to look for"
@@ -184,7 +181,7 @@ def _labeled(rows: Sequence[tuple[str, int]]) -> Labeled:
 def _split_in_words(people: OpenSet) -> str:
     """Who is in the gallery, as `split_gallery` has it."""
     counts = np.unique(people.gallery.identities, return_counts=True)[1]
-    strangers = len({PurePosixPath(name).parent for name in people.unmated})
+    strangers = len({person_of(name) for name in people.unmated})
     everybody = f"Of {len(counts) + strangers:,} people, {strangers:,} are not in the gallery; of the others,"
     sentence = f"{everybody} the first {counts.max()} images are."
     if len(counts) <= max(RANKS):

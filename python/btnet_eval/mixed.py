@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from btnet_eval.base import Image, Problems
+from btnet_eval.base import DataError, Image, Problems
 from btnet_eval.cache import EmbeddingCache, Images
 from btnet_eval.datasets.images import NamedImages
 from btnet_eval.datasets.lists import known_pairs
@@ -94,7 +94,7 @@ def measure_mixed(
 
         key = hashlib.sha256(f"reduced {digest} ".encode() + resolutions.astype("<i8").tobytes()).hexdigest()
         report = labelled(progress, f"{model.name}, {protocol}")
-        rows = cache.rows(model, Images(key, len(names), read), None, progress=report)
+        rows = cache.rows(model, Images(key, names, read), None, progress=report)
         found[protocol] = accuracy(rows[0::2], rows[1::2], pairs.same, pairs.folds)
     return found
 
@@ -102,8 +102,12 @@ def measure_mixed(
 def write_mixed(session: Session, mixed: MixedPairs, images: NamedImages) -> Path:
     """Measure all models, write OUT/mixed.json, .md and .html; return the page's path.
 
-    Raises what `measure_mixed` raises, and OSError.
+    Raises DataError for pairs of one kind or of one fold, before all is embedded; what `measure_mixed` raises; and
+    OSError.
     """
+    mixed.pairs.check_kinds()
+    if not mixed.pairs.in_folds:
+        raise DataError(f"{mixed.pairs.where}: all pairs are in one fold, expected two at least for an accuracy")
     session.note(images, distinct_names(mixed.pairs))
     measured = {
         model.name: measure_mixed(model, mixed, images, session.cache, session.progress) for model in session.models

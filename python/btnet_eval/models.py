@@ -22,7 +22,8 @@ from btnet_eval.onnx_network import (
     read_network,
     with_normalization,
 )
-from btnet_ext import Bundle, Engine, InvalidImage, InvalidOption, degrade, resize
+from btnet_ext import Bundle, Engine, InvalidImage, InvalidOption, __version__, degrade, resize
+from btnet_ext.compare import HALF_OCTAVES, ladder
 
 _WHAT_EMBEDS = ("canonical", "resolutions", "input", "selection", "graphs", "files")  # of a bundle's model.json
 
@@ -33,7 +34,7 @@ class Model:
 
     name: for people. embed: images of any sizes to embeddings. digest: names the weights and all that changes an
     embedding; two models with one digest are the same. resolutions: of its networks, ascending, in pixels; a model
-    of one network has one. bundle: its folder, if it is a bundle. flip: whether `embed` adds the embedding of the
+    of one network has one. engine: what embeds, if it is a bundle. flip: whether `embed` adds the embedding of the
     mirror image.
     """
 
@@ -41,8 +42,13 @@ class Model:
     embed: Embed
     digest: str
     resolutions: tuple[int, ...]
-    bundle: Path | None = None
+    engine: Engine | None = None
     flip: bool = False
+
+    @property
+    def ladder(self) -> tuple[int, ...]:
+        """The sizes, ascending, in pixels, for which thresholds are measured: a bundle's own, or half octaves."""
+        return HALF_OCTAVES if self.engine is None else ladder(self.engine)
 
     def present(self, image: Image, resolution: int) -> Image:
         """What the model is shown of an image that has no more detail than resolution x resolution pixels.
@@ -89,7 +95,8 @@ def open_model(
     """Open a model to measure.
 
     An ONNX model has one input (1 or N, 3, 112, 112) and one output (N, dim). Images of other sizes are resized to
-    112 px. It runs on the CPU in f32, one call at a time.
+    112 px. It runs on the CPU in f32, one call at a time. An embedding of length zero, or not finite, comes out as it
+    is: `EmbeddingCache` refuses it, and names the image.
 
     Args:
         model: a bundle's name or path, as `btnet_ext.Engine` takes it; or the path of an ONNX model, ending in .onnx.
@@ -122,13 +129,15 @@ def open_model(
     def embed(images: Sequence[Image]) -> Rows:
         return engine.embed(images, flip=flip, normalize=normalize)
 
-    options = {"flip": flip, "normalize": normalize, "precision": precision, "selection": selection}
-    digest = _digest(_digest_of_bundle(engine.bundle), **options)
-    return Model(engine.bundle.name, embed, digest, engine.resolutions, Path(engine.bundle.path), flip)
+    runs = {"device": engine.device, "precision": precision}
+    digest = _digest(_digest_of_bundle(engine.bundle), flip=flip, normalize=normalize, selection=selection, **runs)
+    return Model(engine.bundle.name, embed, digest, engine.resolutions, engine, flip)
 
 
 def _digest(weights: str, **options: object) -> str:
-    return hashlib.sha256(f"{weights} {options}".encode()).hexdigest()
+    """Of the weights, of how they are run, and of the versions of what runs them."""
+    versions = f"btnet-ext {__version__}, openvino {ov.__version__}"
+    return hashlib.sha256(f"{weights} {options} {versions}".encode()).hexdigest()
 
 
 def _digest_of_bundle(bundle: Bundle) -> str:
@@ -178,11 +187,10 @@ def _embed(queue: Any, images: Sequence[Image], dim: int, flip: bool, normalize:
             queue.start_async({0: np.ascontiguousarray(pixels[None, :, ::-1])}, (row, 1))
     queue.wait_all()
     sums = views.sum(axis=1)
-    lengths = np.linalg.norm(sums, axis=1)
-    usable = np.isfinite(lengths) & (lengths > 0)
-    if not usable.all():
-        raise DataError(f"the model's embedding of image {int(np.argmin(usable))} is zero or not finite")
-    rows: Rows = (sums / lengths[:, None] if normalize else sums).astype(np.float32)
+    if normalize:
+        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+        sums /= np.where(np.isfinite(lengths) & (lengths > 0), lengths, 1)
+    rows: Rows = sums.astype(np.float32)
     return rows
 
 

@@ -9,7 +9,6 @@ An image that is smaller than a size has no part in what is measured there: it w
 those of `own_pairs`, made anew for each size of the images that have a part.
 """
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,18 +19,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from btnet_eval.base import DataError, Problems, Rows
+from btnet_eval.base import DataError, Rows
 from btnet_eval.cache import EmbeddingCache, Images
 from btnet_eval.datasets.images import NamedImages
 from btnet_eval.models import Model
 from btnet_eval.own_pairs import OwnPairs, make_pairs
+from btnet_eval.people import Faces, read_faces
 from btnet_eval.plots import resolution_plot
 from btnet_eval.recommendations import allows
 from btnet_eval.report import Result, Section, percent
-from btnet_eval.session import Progress, Session, image_sizes, labelled
+from btnet_eval.session import Progress, Session, embed_reduced, labelled
 from btnet_eval.thresholds import Threshold, recommend
 from btnet_eval.verification import accuracy, cosine_similarities
-from btnet_ext import InvalidOption, resize
+from btnet_ext import InvalidOption
 
 SIZES = (112, 80, 56, 40, 28, 20, 14, 10, 7)
 
@@ -90,43 +90,6 @@ class Step:
     threshold: Threshold | None
 
 
-@dataclass(frozen=True)
-class Faces:
-    """The images that can be used: names, (n,) the place of each one's person in people, (n, 2) heights and widths."""
-
-    names: tuple[str, ...]
-    persons: NDArray[np.int64]
-    people: tuple[str, ...]
-    sides: NDArray[np.int64]
-
-
-def read_faces(images: NamedImages, problems: Problems, progress: Progress | None = None) -> Faces:
-    """Decode all images; what cannot be used is a problem, and so is a person with one image, who has no genuine pair.
-
-    Raises DataError if that leaves one person or none, or nobody with two images.
-    """
-    inside = [name for name in images.names() if "/" in name]
-    for name in sorted(set(images.names()) - set(inside)):
-        problems.report(f"{images.where}: {name} is in no person's folder")
-    sizes = image_sizes(inside, images, problems, progress) if inside else {}
-    owners = [name.partition("/")[0] for name in sizes]
-    people = tuple(sorted(set(owners)))
-    if len(people) < 2:
-        found = f"only {people[0]}" if people else "none"
-        raise DataError(
-            f"{images.where} must have a folder with images for each of two persons or more, but has {found}"
-        )
-    places = {person: place for place, person in enumerate(people)}
-    persons = np.array([places[person] for person in owners])
-    counts = np.bincount(persons)
-    for person, count in zip(people, counts, strict=True):
-        if count == 1:
-            problems.report(f"{images.where}: {person} has one image, and so no pair of one person")
-    if counts.max() < 2:
-        raise DataError(f"{images.where}: nobody has two images, so that there is no pair of one person")
-    return Faces(tuple(sizes), persons, people, np.array(list(sizes.values())))
-
-
 def measure_own(
     inputs: OwnFaces, faces: Faces, cache: EmbeddingCache, progress: Progress | None = None
 ) -> tuple[float, dict[str, list[Step]]]:
@@ -169,13 +132,13 @@ class _Ladder:
 
     def __init__(self, inputs: OwnFaces, faces: Faces, cache: EmbeddingCache, progress: Progress | None) -> None:
         self._inputs, self._faces, self._cache, self._progress = inputs, faces, cache, progress
-        self.digest = inputs.images.digest(faces.names)
 
     @cached_property
     def originals(self) -> Rows:
         """(n, D), of all images as they are."""
-        names, read = self._faces.names, self._inputs.images.read
-        return self._rows(Images(self.digest, len(names), lambda index: read(names[index])), "full size")
+        model, images, names = self._inputs.model, self._inputs.images, self._faces.names
+        task = Images(images.digest(names), names, lambda index: images.read(names[index]))
+        return self._cache.rows(model, task, None, progress=labelled(self._progress, f"{model.name} at full size"))
 
     def chosen(self, size: int) -> NDArray[np.intp]:
         """The images that are not smaller."""
@@ -196,15 +159,8 @@ class _Ladder:
         if (self._faces.sides[chosen] == size).all():
             rows: Rows = self.originals[chosen]
             return rows
-        names, read = self._faces.names, self._inputs.images.read
-        digest = hashlib.sha256(f"{self.digest} at {size} px ".encode() + chosen.astype("<i8").tobytes()).hexdigest()
-        task = Images(digest, len(chosen), lambda index: resize(read(names[chosen[index]]), (size, size)))
-        return self._rows(task, f"{size} px")
-
-    def _rows(self, task: Images, what: str) -> Rows:
-        model = self._inputs.model
-        report = labelled(self._progress, f"{model.name} at {what}")
-        return self._cache.rows(model, task, None, progress=report)
+        names = [self._faces.names[place] for place in chosen]
+        return embed_reduced(self._inputs.model, self._inputs.images, names, [size], self._cache, self._progress)[size]
 
 
 def _step(size: int, images: int, pairs: OwnPairs, directions: Sequence[tuple[Rows, Rows]], far: float) -> Step:
@@ -253,6 +209,7 @@ def write_own(session: Session, images: NamedImages, options: Options = Options(
         raise InvalidOption(f"model must be one, not {', '.join(model.name for model in session.models)}")
     inputs = OwnFaces(session.models[0], images, options)
     faces = read_faces(images, session.problems, session.progress)
+    session.note(images, faces.names)
     far, steps = measure_own(inputs, faces, session.cache, session.progress)
     numbers = {
         "folder": inputs.images.where,
@@ -269,7 +226,6 @@ def write_own(session: Session, images: NamedImages, options: Options = Options(
         *(_section(kind, of_kind) for kind, of_kind in steps.items()),
         *_figures(session, steps, far),
     ]
-    session.note(images, faces.names)
     return session.report("own", "Own faces", numbers, sections)
 
 

@@ -13,6 +13,7 @@ What is sound, and what is done:
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -91,15 +92,34 @@ def _members(persons: NDArray[np.integer], bits: np.random.PCG64) -> list[_Indic
 
 def _genuine(members: Sequence[_Indices], limit: int, bits: np.random.PCG64) -> tuple[_Indices, NDArray[np.intp]]:
     """(n, 2) pairs in rounds, one of each person in a round, and (n,) the place in members of each pair's person."""
+    counts = np.array([math.comb(len(images), 2) for images in members])
+    # So many rounds give the limit; a person may have many more pairs than take part.
+    needed = bisect_left(range(limit), limit, key=lambda rounds: int(np.minimum(counts, rounds).sum()))
     pairs, owners, rounds = [], [], []
     for owner, images in enumerate(members):
-        first, second = np.triu_indices(len(images), 1)
-        order = _permutation(bits, len(first))[:limit]
-        pairs.append(np.stack([images[first[order]], images[second[order]]], axis=1))
-        owners.append(np.full(len(order), owner))
-        rounds.append(np.arange(len(order)))
+        chosen = [_pair(number) for number in _draw(int(counts[owner]), min(int(counts[owner]), needed), bits)]
+        pairs.append(images[np.array(chosen, np.int64).reshape(-1, 2)])
+        owners.append(np.full(len(chosen), owner))
+        rounds.append(np.arange(len(chosen)))
     order = np.argsort(np.concatenate(rounds), kind="stable")[:limit]
     return np.concatenate(pairs)[order], np.concatenate(owners)[order]
+
+
+def _draw(total: int, count: int, bits: np.random.PCG64) -> list[int]:
+    """So many of the numbers from 0 to total - 1, each once, in some order; as a shuffle that stops after them."""
+    moved: dict[int, int] = {}  # what stands at a place, where it is not the place's own number
+    drawn = []
+    for place, raw in enumerate(bits.random_raw(count).tolist()):
+        other = place + raw % (total - place)
+        drawn.append(moved.get(other, other))
+        moved[other] = moved.pop(place, place)
+    return drawn
+
+
+def _pair(number: int) -> tuple[int, int]:
+    """The pair (i, j), i < j, of a number: (0, 1), (0, 2), (1, 2), (0, 3) and so on from 0."""
+    j = (1 + math.isqrt(1 + 8 * number)) // 2
+    return number - j * (j - 1) // 2, j
 
 
 def _deal(images: Sequence[int]) -> list[int]:

@@ -1,9 +1,12 @@
-"""Recommended thresholds for every pair of resolutions: measured on labelled pairs, reported, kept in a bundle.
+"""Recommended thresholds for every pair of sizes: measured on labelled pairs, reported, kept in a bundle.
+
+Images are reduced to each size, and the model has to make do with them: the smaller they are, the more alike strangers
+look to it, also among images that go to the same branch.
 
 A threshold at a FAR is recommended only if there are 1 / FAR impostor pairs at least, that is, if the FAR lets one of
 them in. That is the least; for a FAR to be known within about 30 %, thirty have to be let in (Doddington et al., The
-NIST speaker recognition evaluation, 2000). Between two resolutions each pair gives two scores, but these are of the
-same images, so that the pairs are counted and not the scores.
+NIST speaker recognition evaluation, 2000). Between two sizes each pair gives two scores, but these are of the same
+images, so that the pairs are counted and not the scores.
 """
 
 import errno
@@ -14,7 +17,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations_with_replacement
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +26,16 @@ from btnet_eval.base import DataError
 from btnet_eval.cache import EmbeddingCache
 from btnet_eval.datasets.images import NamedImages
 from btnet_eval.models import Model
+from btnet_eval.people import Faces
 from btnet_eval.report import Cell, Section
 from btnet_eval.roc import Threshold
-from btnet_eval.session import Progress, Session, embed_at
+from btnet_eval.session import Progress, Session, embed_reduced
 from btnet_eval.thresholds import Table, table, table_of_people
 from btnet_eval.verification import Pairs
-from btnet_eval.verify import distinct_names, embed_pairs
-from btnet_ext import Bundle, InvalidOption
+from btnet_eval.verify import PairEmbeddings, distinct_names
+from btnet_ext import Bundle, Engine, InvalidOption
 from btnet_ext.bundle import MODEL_FILE, model_text
-from btnet_ext.compare import pair_name
+from btnet_ext.compare import ladder, pair_name, pair_names
 from btnet_ext.whole_files import whole_directory, whole_file
 
 FARS = (1e-2, 1e-3, 1e-4)
@@ -44,7 +47,7 @@ _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 class Recommendations:
     """What labelled pairs say about one model.
 
-    thresholds: by FAR, and by pair of resolutions as `pair_name` writes it. left_out: the FARs that there are too few
+    thresholds: by FAR, and by pair of sizes as `pair_name` writes it. left_out: the FARs that there are too few
     impostor pairs for. impostors: the number of impostor pairs.
     """
 
@@ -60,11 +63,14 @@ def allows(impostors: int, far: float) -> bool:
 
 @dataclass(frozen=True)
 class LabeledPairs:
-    """Pairs of images. resolutions: in pixels, what the images are presented at."""
+    """Pairs of images. sizes: in pixels, what the images are reduced to. Raises DataError for pairs of one kind."""
 
     pairs: Pairs
     images: NamedImages
-    resolutions: Sequence[int]
+    sizes: Sequence[int]
+
+    def __post_init__(self) -> None:
+        self.pairs.check_kinds()
 
     @property
     def names(self) -> list[str]:
@@ -76,14 +82,10 @@ class LabeledPairs:
         """How many pairs are of different persons."""
         return int((~self.pairs.same).sum())
 
-    @property
-    def genuine(self) -> int:
-        """How many pairs are of one person."""
-        return len(self.pairs) - self.impostors
-
     def table(self, model: Model, fars: Sequence[float], cache: EmbeddingCache, progress: Progress | None) -> Table:
         """`thresholds.table` of the pairs."""
-        rows = embed_pairs(model, self.pairs, self.images, self.resolutions, cache, progress)
+        at_sizes = embed_reduced(model, self.images, self.names, self.sizes, cache, progress)
+        rows = PairEmbeddings(self.pairs, self.names, at_sizes)
         return table(rows.first, rows.second, self.pairs.same, fars)
 
 
@@ -91,40 +93,39 @@ class LabeledPairs:
 class LabeledPeople:
     """Images with a folder a person: the images are dealt into two halves, and all of one are compared with all others.
 
-    names: PERSON/FILE. So that no image meets itself, the images of a person go to the halves in turn.
+    faces: those of images that can be used. sizes: in pixels, what they are reduced to. So that no image meets itself,
+    the images of a person go to the halves in turn.
     """
 
-    names: Sequence[str]
+    faces: Faces
     images: NamedImages
-    resolutions: Sequence[int]
+    sizes: Sequence[int]
 
-    @cached_property
+    @property
+    def names(self) -> Sequence[str]:
+        """All images, each once."""
+        return self.faces.names
+
+    @property
     def impostors(self) -> int:
         """How many pairs are of different persons."""
         first, second = self._halves
-        return len(first) * len(second) - self.genuine
-
-    @cached_property
-    def genuine(self) -> int:
-        """How many pairs are of one person."""
-        counts = [Counter(self._persons[half].tolist()) for half in self._halves]
-        return sum(count * counts[1][person] for person, count in counts[0].items())
+        people = len(self.faces.people)
+        of_first, of_second = (np.bincount(self.faces.persons[half], minlength=people) for half in (first, second))
+        return len(first) * len(second) - int(of_first @ of_second)
 
     def table(self, model: Model, fars: Sequence[float], cache: EmbeddingCache, progress: Progress | None) -> Table:
         """`thresholds.table_of_people` of the halves."""
-        rows = embed_at(model, self.images, self.names, self.resolutions, cache, progress)
-        first, second = ((self._persons[half], {r: at[half] for r, at in rows.items()}) for half in self._halves)
+        rows = embed_reduced(model, self.images, self.names, self.sizes, cache, progress)
+        persons = self.faces.persons
+        first, second = ((persons[half], {size: at[half] for size, at in rows.items()}) for half in self._halves)
         return table_of_people(*first, *second, fars)
 
     @cached_property
-    def _persons(self) -> NDArray[np.str_]:
-        return np.array([name.rpartition("/")[0] for name in self.names])
-
-    @cached_property
     def _halves(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        seen: Counter[str] = Counter()
+        seen: Counter[int] = Counter()
         places = np.empty(len(self.names), np.int64)
-        for place, person in enumerate(self._persons.tolist()):
+        for place, person in enumerate(self.faces.persons.tolist()):
             places[place] = seen[person] % 2
             seen[person] += 1
         return np.flatnonzero(places == 0), np.flatnonzero(places == 1)
@@ -138,17 +139,14 @@ def recommend_thresholds(
     *,
     fars: Sequence[float] = FARS,
 ) -> Recommendations:
-    """Measure a model between all of the resolutions, at all of fars, each above 0 and below 1.
+    """Measure a model between all of the sizes, at all of fars, each above 0 and below 1.
 
-    For a bundle, the resolutions are those of the model: `write_thresholds` takes no others. Raises what
-    `EmbeddingCache.rows` raises, InvalidOption for other fars, and DataError if not both kinds of pairs are there.
+    For a bundle, the sizes are those of `Model.ladder`: `write_thresholds` takes no others. Raises what
+    `EmbeddingCache.rows` raises, and InvalidOption for other fars.
     """
     if not fars or not all(0 < far < 1 for far in fars):
         raise InvalidOption(f"fars must be one or more numbers above 0 and below 1, not {list(fars)}")
     impostors = labeled.impostors
-    if not impostors or not labeled.genuine:
-        where = labeled.images.where
-        raise DataError(f"{where}: pairs of both kinds are needed, of one person and of different ones")
     allowed = [far for far in fars if allows(impostors, far)]
     found = labeled.table(model, allowed, cache, progress)
     thresholds = {
@@ -181,48 +179,58 @@ def write_recommendations(
     return session.report("thresholds", "Thresholds", numbers, sections), found
 
 
-def write_thresholds(bundle: Path, found: Recommendations, *, flip: bool, out: Path | None = None) -> Path:
+def check_measuring(engine: Engine) -> None:
+    """Raise InvalidOption unless thresholds that an engine measures are those for `btnet compare`."""
+    if (engine.device, engine.precision) != ("cpu", "f32"):
+        raise InvalidOption(
+            f"thresholds that are written into a bundle must be measured on the device cpu with precision f32, as "
+            f"btnet compare embeds, not on {engine.device} with {engine.precision}"
+        )
+
+
+def write_thresholds(engine: Engine, found: Recommendations, *, flip: bool, out: Path | None = None) -> Path:
     """Write thresholds into a bundle's model.json, whole or not at all, for `btnet compare`; return the bundle's path.
 
     They take the place of all thresholds that were there; nothing else of model.json changes. FARs that were left out
-    are not written, and `btnet compare` refuses them. Two resolutions between which hardly anybody is recognised are
-    written with the TAR that they have, by which `btnet compare` says "too small to tell".
+    are not written, and `btnet compare` refuses them. Two sizes between which hardly anybody is recognised are written
+    with the TAR that they have, by which `btnet compare` says "too small to tell".
 
     The bundle gets another digest, since that is the SHA-256 of model.json. It gives the same embeddings, which
     `EmbeddingCache` finds again, but an engine compiles its networks again, and TensorRT plans are to be built again.
     What was kept under the old digest stays where it is, until somebody deletes it.
 
     Args:
-        bundle: the bundle's folder; it must be the one that found was measured with.
-        found: for the resolutions of the bundle's branches.
+        engine: of the bundle, that found was measured with: on the CPU, in f32, with the bundle's own selection.
+        found: for every two sizes of the engine's `ladder`.
         flip: whether found was measured with flip-summed embeddings.
         out: where a copy of the bundle goes, which gets the thresholds in its place; nothing may be there. None: the
             bundle itself is changed.
 
     Raises:
-        BundleError: it is no bundle.
+        BundleError: the bundle is not there any more, or damaged.
         DataError: there is no threshold to write.
-        InvalidOption: found is for other resolutions than the bundle's.
+        InvalidOption: found is for other sizes, or was measured on another device or with another precision.
         OSError: from the file system; it says so if the bundle can only be read.
     """
-    opened = Bundle.open(bundle)
+    check_measuring(engine)
+    bundle = engine.bundle.path
     if not found.thresholds:
         raise DataError(
             f"there is no threshold to write: {found.impostors} impostor pairs are too few for a FAR of "
             f"{' or '.join(f'{far:g}' for far in found.left_out)}"
         )
-    expected = {pair_name(*pair) for pair in combinations_with_replacement(opened.resolutions, 2)}
+    sizes = ladder(engine)
     for far, pairs in found.thresholds.items():
-        if pairs.keys() != expected:
+        if pairs.keys() != pair_names(sizes):
             raise InvalidOption(
-                f"found must be for the pairs {', '.join(sorted(expected))} of {bundle}, "
-                f"not {', '.join(sorted(pairs))} at a FAR of {far:g}"
+                f"found must be for every two of the sizes {', '.join(map(str, sizes))} of {bundle}, "
+                f"not for {', '.join(sorted(pairs))} at a FAR of {far:g}"
             )
     rows = {
         _far_name(far): {pair: {"cosine": t.value, "tar": t.tar} for pair, t in pairs.items()}
         for far, pairs in found.thresholds.items()
     }
-    model = opened.metadata | {"thresholds": {"flip": flip, "far": rows}}
+    model = Bundle.open(bundle).metadata | {"thresholds": {"flip": flip, "far": rows}}
     content = model_text(model).encode()
     if out is None:
         _replace(bundle, content)
@@ -245,10 +253,10 @@ def _section(far: float, found: Mapping[str, Recommendations]) -> Section:
     ]
     return Section(
         title,
-        ["model", "resolutions", "threshold", "FAR reached", "TAR reached", "impostors"],
+        ["model", "sizes", "threshold", "FAR reached", "TAR reached", "impostors"],
         rows,
         f"The least cosine similarity that counts as the same person, from {impostors:,} impostor pairs; between two "
-        "resolutions, pairs that were given count in both directions. Where the TAR is below 0.5, btnet compare says "
+        "sizes, pairs that were given count in both directions. Where the TAR is below 0.5, btnet compare says "
         "too small to tell.",
     )
 

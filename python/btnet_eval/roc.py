@@ -17,7 +17,7 @@ import numpy as np
 import sklearn.metrics
 from numpy.typing import ArrayLike, NDArray
 
-from btnet_eval.templates import check_ids, normalized
+from btnet_eval.templates import check_ids, distinct, normalized
 
 _BLOCK = 1 << 24
 """Scores that `compare_all` has at a time."""
@@ -147,7 +147,8 @@ def compare_all(
 ) -> ScoreTail:
     """Scores of all rows of one set with all rows of another: cosine similarities in float32, never all in memory.
 
-    Besides what `ScoreTail` keeps, it takes normalised copies of both sets and blocks of 16 million scores.
+    Equal rows have equal scores. Besides what `ScoreTail` keeps, it takes two normalised copies of both sets and blocks
+    of 16 million scores.
 
     Args:
         rows_a: (n, D) real numbers, of any length but zero.
@@ -166,10 +167,16 @@ def compare_all(
     people = int(max(numbers_a.max(), numbers_b.max())) + 1
     genuine = np.bincount(numbers_a, minlength=people) @ np.bincount(numbers_b, minlength=people)
     tail = ScoreTail(len(a) * len(b) - int(genuine), max_far)
+    (left, which_a), (right, which_b) = distinct(a), distinct(b)
+    order = np.argsort(which_a, kind="stable")
+    columns = which_b if len(right) < len(b) else slice(None)  # to pick them all takes as long as the product
     step = max(1, _BLOCK // len(b))
-    for start in range(0, len(a), step):
-        block = slice(start, start + step)
-        tail.add(a[block] @ b.T, numbers_a[block, None] == numbers_b)
+    for start in range(0, len(left), step):
+        scores = left[start : start + step] @ right.T
+        first, last = np.searchsorted(which_a, (start, start + step), sorter=order)
+        for place in range(first, last, step):  # many rows may be equal
+            rows = order[place : min(place + step, last)]
+            tail.add(scores[which_a[rows] - start][:, columns], numbers_a[rows, None] == numbers_b)
     return tail
 
 

@@ -116,7 +116,7 @@ def embed_selected(
     report = labelled(progress, model.name)
     whole = images.digest(names)
     if len(model.resolutions) == 1:
-        task = Images(whole, len(names), lambda index: images.read(names[index]))
+        task = Images(whole, names, lambda index: images.read(names[index]))
         rows = cache.rows(model, task, None, progress=report)
         return SelectedRows(rows, index, {"one network": np.arange(len(names))})
     selected = [select(list(sizes.values()), model.resolutions, strategy) for strategy in strategies]
@@ -126,7 +126,8 @@ def embed_selected(
     pairs, places = np.unique(codes, return_inverse=True)
     of_image, resolutions = np.divmod(pairs, base)
     digest = hashlib.sha256(f"{whole} ".encode() + of_image.astype("<i8").tobytes()).hexdigest()
-    task = Images(digest, len(pairs), lambda index: images.read(names[of_image[index]]))
+    of_pairs = [names[image] for image in of_image]
+    task = Images(digest, of_pairs, lambda index: images.read(of_pairs[index]))
     rows = cache.rows(model, task, resolutions, progress=report)
     by_strategy = zip(map(str, strategies), np.split(places, len(strategies)), strict=True)
     return SelectedRows(rows, index, dict(by_strategy))

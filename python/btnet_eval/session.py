@@ -9,17 +9,16 @@ from typing import Any, TypeAlias
 
 from matplotlib.figure import Figure
 
-from btnet_eval.base import DataError, Problems, Rows
+from btnet_eval.base import DataError, Image, Problems, Rows
 from btnet_eval.cache import EmbeddingCache, Images
-from btnet_eval.datasets.images import NamedImages
+from btnet_eval.datasets.images import PROGRESS, NamedImages
 from btnet_eval.models import Model
 from btnet_eval.plots import save
 from btnet_eval.report import Section, write_report, write_result
+from btnet_ext import resize
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Is told what is being done, how much of it is done, and of how much."""
-
-_PROGRESS = 1000  # images between two reports
 
 
 def labelled(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
@@ -43,7 +42,7 @@ def image_sizes(
             sizes[name] = (height, width)
         except DataError as error:
             problems.report(str(error))
-        if progress is not None and (done % _PROGRESS == 0 or done == len(distinct)):
+        if progress is not None and (done % PROGRESS == 0 or done == len(distinct)):
             progress("reading images", done, len(distinct))
     if not sizes:
         raise DataError(f"{images.where}: none of {len(distinct)} images can be decoded")
@@ -59,8 +58,32 @@ def embed_at(
     progress: Progress | None = None,
 ) -> dict[int, Rows]:
     """The embeddings (len(names), D) of named images, by resolution. Raises as `EmbeddingCache.rows`, and DataError."""
-    task = Images(images.digest(names), len(names), lambda index: images.read(names[index]))
+    task = Images(images.digest(names), names, lambda index: images.read(names[index]))
     return {r: cache.rows(model, task, r, progress=labelled(progress, f"{model.name} at {r} px")) for r in resolutions}
+
+
+def embed_reduced(
+    model: Model,
+    images: NamedImages,
+    names: Sequence[str],
+    sizes: Sequence[int],
+    cache: EmbeddingCache,
+    progress: Progress | None = None,
+) -> dict[int, Rows]:
+    """As `embed_at`, but with the images reduced to sizes, as a user has them: the model itself makes do with them.
+
+    So a bundle selects a branch for the size, and a model of one network enlarges the image again.
+    """
+    whole = images.digest(names)
+    found = {}
+    for size in sizes:
+
+        def read(index: int, size: int = size) -> Image:
+            return resize(images.read(names[index]), (size, size))
+
+        task = Images(f"{whole} reduced to {size} px", names, read)
+        found[size] = cache.rows(model, task, None, progress=labelled(progress, f"{model.name} at {size} px"))
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +102,11 @@ class Run:
     read: dict[str, str] = field(default_factory=dict)
 
     def note(self, images: NamedImages, names: Sequence[str]) -> None:
-        """Add the digest of images, of their names and contents, to what was read. Raises DataError as `digest`."""
-        whole = "\n".join([images.digest(names), *names])
+        """Add the digest of images, of their names and contents, to what was read. Raises DataError as `digest`.
+
+        Before they are embedded: this is where progress is told of reading them for their digest.
+        """
+        whole = "\n".join([images.digest(names, labelled(self.progress, "digest of the images")), *names])
         self.read[images.where] = hashlib.sha256(whole.encode(errors="surrogateescape")).hexdigest()
 
     def draw(self, name: str, figure: Figure) -> str:

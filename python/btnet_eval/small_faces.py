@@ -71,8 +71,8 @@ def write_survface(
     of a fold chosen on the others. So the release's test_face_verification.m has it, by what its ports to Python say,
     but for thresholds 0.001 apart with straight lines between them.
 
-    Raises DataError for neither of both, and if no image of one of the kinds can be decoded; what `EmbeddingCache.rows`
-    raises; ValueError for unknown strategies, and none, and for pairs of one kind; and OSError.
+    Raises DataError for neither of both, for pairs of one kind, and if no image of one of the kinds can be decoded;
+    what `EmbeddingCache.rows` raises; ValueError for unknown strategies, and none; and OSError.
     """
     parts = []
     if data.search is not None:
@@ -121,13 +121,13 @@ def _verify_survface(
 ) -> tuple[list[Section], _Numbers]:
     sizes = image_sizes(distinct_names(pairs), images, session.problems, session.progress)
     left = pairs_among(pairs, sizes, images)
+    left.check_kinds()
 
     def measure(rows: _RowsOf) -> Mapping[str, float | None]:
         first, second = rows(left.paths_a), rows(left.paths_b)
         scores = cosine_similarities(first, second)
         tars = {f"TAR at FAR {far:g}": tar_at_far(scores, left.same, far) for far in SURVFACE_FARS}
-        in_folds = len(np.unique(left.folds)) > 1
-        mean = accuracy(first, second, left.same, left.folds).mean if in_folds else None
+        mean = accuracy(first, second, left.same, left.folds).mean if left.in_folds else None
         return {**tars, "AUC, 1:1": auc(scores, left.same), "mean accuracy": mean}
 
     numbers = _measure(session, images, sizes, strategies, measure)

@@ -125,7 +125,7 @@ def embed_faces(
         return np.ascontiguousarray(_face(data, index)[:, ::-1])
 
     def rows(what: str, images_digest: str, read_one: Callable[[int], Image]) -> dict[int, Rows]:
-        task, found = Images(images_digest, len(faces.names), read_one), {}
+        task, found = Images(images_digest, faces.names, read_one), {}
         for r in resolutions:
             report = labelled(progress, f"{model.name} at {r} px{what}")
             found[r] = cache.rows(model, task, r, progress=report)

@@ -1,5 +1,6 @@
 """Several images of one person as one embedding: IJB's templates and the prototypes of a gallery, and their scores."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -123,6 +124,19 @@ def normalized(name: str, rows: ArrayLike) -> Rows:
     unit = np.empty(values.shape, np.float32)
     np.divide(values, lengths[:, None], out=unit, casting="same_kind")
     return unit
+
+
+def distinct(rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """The different ones of (n, D) rows, in their order, and (n,) which of them each row is.
+
+    A matrix product sums in an order that depends on a row's place, so that equal rows get scores that differ in the
+    last bits: let it have each row once.
+    """
+    seen: dict[bytes, int] = {}
+    # By a digest, since the rows themselves would take as much memory again.
+    of_row = [seen.setdefault(hashlib.sha256(row.tobytes()).digest(), len(seen)) for row in rows]
+    _, first = np.unique(of_row, return_index=True)
+    return rows[first], np.array(of_row)
 
 
 def check_rows(name: str, rows: NDArray[Any]) -> NDArray[Any]:

@@ -1,11 +1,13 @@
 """1:1 verification: are two faces the same person? Accuracy in k folds, at a threshold chosen on the other folds."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from btnet_eval.base import DataError
 
 _COLUMNS = ("fold", "path_a", "path_b", "same")
 
@@ -18,13 +20,14 @@ class PairsError(ValueError):
 class Pairs:
     """Verification pairs: row i asks whether paths_a[i] and paths_b[i] show the same person.
 
-    folds: (n,) int64; same: (n,) bool.
+    folds: (n,) int64; same: (n,) bool. where: what they were read from, for messages.
     """
 
     folds: npt.NDArray[np.int64]
     paths_a: tuple[str, ...]
     paths_b: tuple[str, ...]
     same: npt.NDArray[np.bool_]
+    where: str = "pairs"
 
     def __len__(self) -> int:
         return len(self.same)
@@ -32,7 +35,18 @@ class Pairs:
     def take(self, rows: "npt.NDArray[np.intp]") -> "Pairs":
         """Some of the pairs, by their rows."""
         first, second = (tuple(paths[row] for row in rows) for paths in (self.paths_a, self.paths_b))
-        return Pairs(self.folds[rows], first, second, self.same[rows])
+        return replace(self, folds=self.folds[rows], paths_a=first, paths_b=second, same=self.same[rows])
+
+    @property
+    def in_folds(self) -> bool:
+        """Whether there are two folds, without which there is no accuracy: a threshold is chosen on the others."""
+        return len(np.unique(self.folds)) > 1
+
+    def check_kinds(self) -> None:
+        """Raise DataError, which names where they are from, for pairs of one kind: nothing can be measured on them."""
+        if self.same.all() or not self.same.any():
+            kind = "one person" if self.same.any() else "different persons"
+            raise DataError(f"{self.where}: all {len(self)} pairs are of {kind}, expected pairs of both kinds")
 
 
 def read_pairs(path: str | os.PathLike[str]) -> Pairs:
@@ -58,7 +72,7 @@ def read_pairs(path: str | os.PathLike[str]) -> Pairs:
         why = "text that is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
         raise PairsError(f"{os.fsdecode(path)}, line {number}: {why}") from None
     folds, paths_a, paths_b, same = zip(*rows, strict=True)
-    return Pairs(np.array(folds, np.int64), paths_a, paths_b, np.array(same, np.bool_))
+    return Pairs(np.array(folds, np.int64), paths_a, paths_b, np.array(same, np.bool_), os.fsdecode(path))
 
 
 def _parse(columns: list[str]) -> tuple[int, str, str, bool]:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.figure import Figure
 
 from btnet_eval.base import DataError, Problems, Rows
 from btnet_eval.cache import EmbeddingCache
@@ -27,11 +28,12 @@ FARS = (1e-1, 1e-2, 1e-3)
 class Verification:
     """What one model reaches between two resolutions, each pair in both directions where they differ.
 
-    mean, std: accuracy in folds, 0..1. tars: true-accept rate by false-accept rate, of all pairs of all folds together.
+    mean, std: accuracy in folds, 0..1; None for pairs of one fold. tars: true-accept rate by false-accept rate, of all
+    pairs of all folds together.
     """
 
-    mean: float
-    std: float
+    mean: float | None
+    std: float | None
     tars: dict[float, float]
 
 
@@ -52,6 +54,8 @@ class PairEmbeddings:
         folds, same = self.pairs.folds, self.pairs.same
         scores, labels = self.scores(r1, r2)
         tars = {far: tar_at_far(scores, labels, far) for far in fars}
+        if not self.pairs.in_folds:
+            return Verification(None, None, tars)
         if r1 == r2:
             measured: Any = accuracy(self.first[r1], self.second[r1], same, folds)
         else:
@@ -103,8 +107,10 @@ def embed_pairs(
 def write_verification(session: Session, pairs: Pairs, images: NamedImages, resolutions: Sequence[int]) -> Path:
     """Measure every two resolutions, write OUT/verification.json, .md, .html and figures; return the page's path.
 
-    Raises what `embed_pairs` and `PairEmbeddings.measure` raise, and OSError.
+    Pairs of one fold, as those of LFW's pairsDevTest.txt, have no accuracy, but all the rest. Raises DataError for
+    pairs of one kind, before all is embedded; what `embed_pairs` and `PairEmbeddings.measure` raise; and OSError.
     """
+    pairs.check_kinds()
     descending = sorted(resolutions, reverse=True)
     session.note(images, distinct_names(pairs))
     embedded = {
@@ -115,8 +121,12 @@ def write_verification(session: Session, pairs: Pairs, images: NamedImages, reso
         name: {(r1, r2): rows.measure(r1, r2) for r1, r2 in combinations_with_replacement(descending, 2)}
         for name, rows in embedded.items()
     }
+    flips = {model.name: model.flip for model in session.models}
     numbers = {
-        name: {f"{r1}&{r2}": {"mean": v.mean, "std": v.std, "tar": v.tars} for (r1, r2), v in values.items()}
+        name: {
+            f"{r1}&{r2}": {"mean": v.mean, "std": v.std, "tar": v.tars, "flip": flips[name]}
+            for (r1, r2), v in values.items()
+        }
         for name, values in measured.items()
     }
     figures = _figures(session, embedded, measured, descending)
@@ -137,17 +147,18 @@ def pairs_section(pairs: Pairs) -> Section:
 
 def _accuracy_section(measured: _Measured) -> Section:
     pairs = next(iter(measured.values()))
-    rows = [
-        [name, *(f"{100 * value.mean:.2f} ± {100 * value.std:.2f}" for value in values.values())]
-        for name, values in measured.items()
-    ]
+    rows = [[name, *map(_accuracy, values.values())] for name, values in measured.items()]
     return Section(
         "Accuracy",
         ["model", *(f"{r1}&{r2}" for r1, r2 in pairs)],
         rows,
         "Percent, mean and standard deviation over the folds; the threshold of a fold is the best one of the others. "
-        "Between two resolutions, the mean of both directions.",
+        "Between two resolutions, the mean of both directions. Not defined for pairs of one fold.",
     )
+
+
+def _accuracy(found: Verification) -> str | None:
+    return None if found.mean is None or found.std is None else f"{100 * found.mean:.2f} ± {100 * found.std:.2f}"
 
 
 def _tar_sections(measured: _Measured) -> list[Section]:
@@ -170,18 +181,10 @@ def _tar_sections(measured: _Measured) -> list[Section]:
 def _figures(
     session: Session, embedded: Mapping[str, PairEmbeddings], measured: _Measured, resolutions: Sequence[int]
 ) -> list[Section]:
-    ascending, highest = sorted(resolutions), max(resolutions)
-    accuracies = {}
-    for name, values in measured.items():
-        for what, pairs in (("r&r", [(r, r) for r in ascending]), (f"{highest}&r", [(highest, r) for r in ascending])):
-            found = [values[pair] for pair in pairs]
-            accuracies[f"{name}, {what}"] = (
-                ascending,
-                [100 * value.mean for value in found],
-                [100 * value.std for value in found],
-            )
-    plot = resolution_plot(accuracies, value="accuracy, %", highest=100)
-    figures = {"verification_accuracy": ("Accuracy and resolution", "", plot)}
+    ascending = sorted(resolutions)
+    figures = {}
+    if all(rows.pairs.in_folds for rows in embedded.values()):
+        figures["verification_accuracy"] = ("Accuracy and resolution", "", _accuracy_plot(measured, ascending))
     curves = {}
     for name, rows in embedded.items():
         for r in ascending:
@@ -196,3 +199,15 @@ def _figures(
             distances[f"{r}&{r}"] = (1 - scores[same], 1 - scores[~same])
         figures[f"verification_distances_{number}"] = (f"Cosine distances, {name}", equal, distance_violins(distances))
     return [Section(title, [], [], note, session.draw(file, plot)) for file, (title, note, plot) in figures.items()]
+
+
+def _accuracy_plot(measured: _Measured, ascending: Sequence[int]) -> Figure:
+    accuracies = {}
+    highest = max(ascending)
+    for name, values in measured.items():
+        for what, pairs in (("r&r", [(r, r) for r in ascending]), (f"{highest}&r", [(highest, r) for r in ascending])):
+            found = [values[pair] for pair in pairs]
+            means = [100 * value.mean for value in found if value.mean is not None]
+            deviations = [100 * value.std for value in found if value.std is not None]
+            accuracies[f"{name}, {what}"] = (ascending, means, deviations)
+    return resolution_plot(accuracies, value="accuracy, %", highest=100)

@@ -182,7 +182,7 @@ def compare(
 ) -> None:
     """Say whether two faces are the same person, different ones, or too small to tell.
 
-    The model's own thresholds decide, one for each pair of resolutions; btnet-eval thresholds measures them.
+    The model's own thresholds decide, one for each pair of sizes; btnet-eval thresholds measures them.
     """
     from btnet_ext.compare import compare as compare_faces
     from btnet_ext.engine import Engine
@@ -196,7 +196,7 @@ def compare(
         return
     typer.echo(
         f"{found.verdict}: similarity {found.similarity:.3f}, threshold {found.threshold:.3f} at a false-accept rate "
-        f"of {found.far:g}; {found.resolutions[0]} px and {found.resolutions[1]} px, where {found.tar:.0%} are "
+        f"of {found.far:g}, measured at {found.sizes[0]} px and {found.sizes[1]} px, where {found.tar:.0%} are "
         "recognised"
     )
 

@@ -1,14 +1,16 @@
-"""Are two faces the same person? By the thresholds that were measured for a model, one for each pair of resolutions."""
+"""Are two faces the same person? By the thresholds that were measured for a model, one for each pair of sizes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
 from btnet_ext.errors import BundleError, InvalidOption
+from btnet_ext.images import as_pixels
 
 if TYPE_CHECKING:
     from btnet_ext.engine import Engine
@@ -16,42 +18,76 @@ if TYPE_CHECKING:
 
 Verdict: TypeAlias = Literal["same", "different", "too small to tell"]
 
+HALF_OCTAVES = (5, 7, 10, 14, 20, 28, 40, 56, 79, 112)
+"""Sizes in pixels at which a threshold is measured, whatever the model's branches are."""
+
+_INDICATORS: dict[str, Callable[[tuple[int, int]], int]] = {
+    "max": max,
+    "min": min,
+    "avg": lambda sides: sum(sides) // 2,
+}
+
 
 @dataclass(frozen=True)
 class Comparison:
     """What became of two faces.
 
     similarity: cosine of the angle between the embeddings. resolutions: the branches that the images went through.
-    threshold: the least similarity that counts as the same person. far, tar: which parts of the pairs of different
-    persons, and of those of one person, had at least this similarity where the threshold was measured.
+    sizes: in pixels, at which the threshold was measured. threshold: the least similarity that counts as the same
+    person. far, tar: which parts of the pairs of different persons, and of those of one person, had at least this
+    similarity where the threshold was measured.
     """
 
     verdict: Verdict
     similarity: float
     resolutions: tuple[int, int]
+    sizes: tuple[int, int]
     threshold: float
     far: float
     tar: float
 
 
+def ladder(engine: Engine) -> tuple[int, ...]:
+    """The sizes in pixels, ascending, for which a bundle has thresholds.
+
+    Half octaves, and the smallest size that goes to each branch by the engine's own selection: the largest size of the
+    ladder that is not larger than an image goes to the same branch as the image does.
+    """
+    squares = [np.zeros((side, side, 3), np.uint8) for side in range(1, HALF_OCTAVES[-1] + 1)]
+    steps = np.flatnonzero(np.diff(engine.select(squares)))  # from side - 1 to side, at place side - 2
+    return tuple(sorted({*HALF_OCTAVES, *(int(place) + 2 for place in steps)}))
+
+
 def pair_name(first: int, second: int) -> str:
-    """How model.json names a pair of resolutions: the larger one first, 112&28."""
+    """How model.json names a pair of sizes: the larger one first, 112&28."""
     return f"{max(first, second)}&{min(first, second)}"
+
+
+def pair_names(sizes: Iterable[int]) -> set[str]:
+    """The names of every two sizes, and of each with itself."""
+    return {pair_name(*pair) for pair in combinations_with_replacement(sizes, 2)}
 
 
 def compare(engine: Engine, images: Sequence[Pixels], *, far: float = 1e-3, least_tar: float = 0.5) -> Comparison:
     """Compare two faces, by the table `thresholds` in the model.json of the engine's bundle.
 
+    An image is judged as the largest size of the `ladder` that is not larger than its own size, which is the bundle's
+    indicator of its sides; as the smallest of them where it is smaller still. The smaller images are, the more alike
+    strangers look, so that of two images of about one size rather fewer pass than asked for. Between unlike sizes they
+    look less alike, and somewhat more may pass: for 112 px and 39 px, judged as 112 px and 29 px.
+
     Args:
-        engine: what embeds them.
+        engine: what embeds them, opened with the bundle's own branches and selection.
         images: the two faces, as `Engine.embed` takes them.
         far: false-accept rate to decide for; one that the table has.
-        least_tar: where fewer of the pairs of one person than this part were recognised at these two resolutions, the
-            verdict is "too small to tell", whatever the similarity is.
+        least_tar: where fewer of the pairs of one person than this part were recognised at these two sizes, the verdict
+            is "too small to tell", whatever the similarity is.
 
     Raises:
-        InvalidOption: far is not in the table, least_tar not in 0..1, or there are not two images.
-        BundleError: the bundle has no thresholds, or not for these resolutions, or they are not of the known form.
+        InvalidOption: far is not in the table, least_tar not in 0..1, there are not two images, or the engine has
+            another indicator than its bundle.
+        BundleError: the bundle has no thresholds, or not for the ladder of the engine, or they are not of the known
+            form.
     """
     if len(images) != 2:
         raise InvalidOption(f"images must be two, not {len(images)}")
@@ -59,13 +95,16 @@ def compare(engine: Engine, images: Sequence[Pixels], *, far: float = 1e-3, leas
         raise InvalidOption(f"least_tar must be from 0 to 1, not {least_tar!r}")
     table = _Thresholds(engine)
     first, second = engine.select(images).tolist()
-    threshold, tar = table.find(far, first, second)
+    sizes = table.size_of(images[0]), table.size_of(images[1])
+    if engine.select([np.zeros((size, size, 3), np.uint8) for size in sizes]).tolist() != [first, second]:
+        raise InvalidOption(f"engine must select branches by {table.indicator!r}, the indicator of its bundle")
+    threshold, tar = table.find(far, sizes)
     a, b = engine.embed(images, flip=table.flip).astype(np.float64)
     similarity = float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
     verdict: Verdict = "same" if similarity >= threshold else "different"
     if tar < least_tar:
         verdict = "too small to tell"
-    return Comparison(verdict, similarity, (first, second), threshold, far, tar)
+    return Comparison(verdict, similarity, (first, second), sizes, threshold, far, tar)
 
 
 class _Thresholds:
@@ -73,6 +112,8 @@ class _Thresholds:
 
     def __init__(self, engine: Engine) -> None:
         self._where = engine.bundle.path / "model.json"
+        self._ladder = ladder(engine)
+        self.indicator: str = engine.bundle.metadata["selection"]["indicator"]
         table = engine.bundle.metadata.get("thresholds")
         if not table:
             raise BundleError(f"{self._where} has no thresholds: `btnet-eval thresholds` measures and writes them")
@@ -82,16 +123,25 @@ class _Thresholds:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise self._wrong() from error
 
-    def find(self, far: float, first: int, second: int) -> tuple[float, float]:
-        """Return the threshold for two resolutions, and the true-accept rate there."""
+    def size_of(self, image: Pixels) -> int:
+        """Return the size of the ladder that an image is judged as."""
+        height, width = (image if hasattr(image, "shape") else as_pixels(image, "image")).shape[:2]
+        side = _INDICATORS[self.indicator]((height, width))
+        return max((size for size in self._ladder if size <= side), default=self._ladder[0])
+
+    def find(self, far: float, sizes: tuple[int, int]) -> tuple[float, float]:
+        """Return the threshold for two sizes of the ladder, and the true-accept rate there."""
         if far not in self._rows:
             known = ", ".join(f"{known:g}" for known in sorted(self._rows))
             raise InvalidOption(f"far must be one of {known}, for which {self._where} has thresholds, not {far!r}")
-        name = pair_name(first, second)
-        if name not in self._rows[far]:
-            raise BundleError(f"{self._where} has no threshold for {name} at a false-accept rate of {far:g}")
+        row = self._rows[far]
+        if row.keys() != pair_names(self._ladder):
+            raise BundleError(
+                f"thresholds in {self._where} must be for every two of the sizes {', '.join(map(str, self._ladder))} "
+                f"at a false-accept rate of {far:g}, and are for other ones: `btnet-eval thresholds` measures them anew"
+            )
         try:
-            entry = self._rows[far][name]
+            entry = row[pair_name(*sizes)]
             return float(entry["cosine"]), float(entry["tar"])
         except (KeyError, TypeError, ValueError) as error:
             raise self._wrong() from error

@@ -45,7 +45,7 @@ def embedding(image: Pixels) -> NDArray[np.float32]:
 
 def make_images(count: int, digest: str = "images") -> Images:
     pixels = np.random.default_rng(11).integers(0, 256, (count, 9, 8, 3), np.uint8)
-    return Images(digest, count, pixels.__getitem__)
+    return Images(digest, [f"{number}.png" for number in range(count)], pixels.__getitem__)
 
 
 def pillow_resize(image: Pixels, side: int) -> Pixels:
@@ -237,7 +237,7 @@ def test_who_comes_second_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             assert tried.wait(60)
         return images.read(index)
 
-    EmbeddingCache(tmp_path, block=3).rows(networks[0].model, Images(images.digest, 10, read), 7)
+    EmbeddingCache(tmp_path, block=3).rows(networks[0].model, Images(images.digest, images.names, read), 7)
     second.join(60)
     assert not second.is_alive()
     assert [network.seen for network in networks] == [10, 0]
@@ -249,7 +249,7 @@ def test_an_image_that_cannot_be_read_is_told(tmp_path: Path) -> None:
         raise OSError(f"image {index} is missing")
 
     with pytest.raises(OSError, match="image 0 is missing"):
-        EmbeddingCache(tmp_path).rows(Network().model, Images("missing", 3, read), 7)
+        EmbeddingCache(tmp_path).rows(Network().model, Images("missing", ["a", "b", "c"], read), 7)
 
 
 @pytest.mark.parametrize(
@@ -257,9 +257,9 @@ def test_an_image_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     [
         (np.ones(4), r"odd gives embeddings of shape \(4,\) for 4 images"),
         (np.ones((3, DIM)), r"odd gives embeddings of shape \(3, 5\) for 4 images"),
-        (np.diag([1.0, 1, 1, 0]), "odd gives an embedding of image 3 that is zero or not finite"),
-        (np.diag([1.0, np.nan, 1, 1]), "odd gives an embedding of image 1 that is zero or not finite"),
-        (np.diag([1.0, 1, np.inf, 1]), "odd gives an embedding of image 2 that is zero or not finite"),
+        (np.diag([1.0, 1, 1, 0]), r"odd gives an embedding of 3\.png that is zero or not finite"),
+        (np.diag([1.0, np.nan, 1, 1]), r"odd gives an embedding of 1\.png that is zero or not finite"),
+        (np.diag([1.0, 1, np.inf, 1]), r"odd gives an embedding of 2\.png that is zero or not finite"),
     ],
 )
 def test_embeddings_that_cannot_be_used(tmp_path: Path, rows: NDArray[np.float64], message: str) -> None:
@@ -269,12 +269,13 @@ def test_embeddings_that_cannot_be_used(tmp_path: Path, rows: NDArray[np.float64
     assert list(tmp_path.rglob("*.npy")) == []
 
 
-def test_the_index_counts_the_blocks_before(tmp_path: Path) -> None:
+def test_the_name_is_that_of_the_image_in_its_block(tmp_path: Path) -> None:
     model = Model("odd", lambda images: np.float32([[image[0, 0, 0]] for image in images]), "odd", (112,))
     pixels = np.ones((5, 2, 2, 3), np.uint8)
     pixels[3] = 0
-    with pytest.raises(ValueError, match="an embedding of image 3 that is zero"):
-        EmbeddingCache(tmp_path, block=2).rows(model, Images("pixels", 5, pixels.__getitem__), None)
+    names = [f"people/{name}.png" for name in "abcde"]
+    with pytest.raises(ValueError, match=r"an embedding of people/d\.png that is zero"):
+        EmbeddingCache(tmp_path, block=2).rows(model, Images("pixels", names, pixels.__getitem__), None)
 
 
 def test_embeddings_of_different_lengths(tmp_path: Path) -> None:

@@ -88,7 +88,10 @@ def test_errors_in_faces(old: str, new: str, message: str, images: NamedImages, 
         read_faces(path, images, Problems(), landmarks=points)
 
 
-@pytest.mark.parametrize(("old", "new"), [(" 0.3", ""), ("35.5", "nan"), ("35.5", "x"), (" 0.3", " 0.3 1")])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(" 0.3", ""), ("35.5", "nan"), ("35.5", "x"), (" 0.3", " 0.3 1"), (landmark_line(3).strip(), "3.jpg 38.3")],
+)
 def test_errors_in_landmarks(old: str, new: str, images: NamedImages, tmp_path: Path) -> None:
     path = write(tmp_path / "tid_mid.txt", FACES)
     points = write(tmp_path / "points.txt", LANDMARKS.replace(old, new))
@@ -100,6 +103,17 @@ def test_no_image_at_all(images: NamedImages, tmp_path: Path) -> None:
     for text in ("", "9.jpg 1 1\n"):
         with pytest.raises(DataError, match=r"tid_mid\.txt: none of its images"):
             read_faces(write(tmp_path / "tid_mid.txt", text), images, Problems())
+
+
+def test_lines_with_nothing_in_them_count(tmp_path: Path) -> None:
+    """NumPy passes over them."""
+    problems = Problems()
+    path = write(tmp_path / "label.txt", "\n1 2 0\n\n   \n1 99 1\n2 1 0\n\n98 1 1\n")
+    assert len(read_template_pairs(path, [1, 2], problems).same) == 2
+    both = [(5, "1 and 99"), (8, "98 and 1")]
+    assert problems.messages == tuple(f"{path}, line {line}: not both templates {t} have a face" for line, t in both)
+    with pytest.raises(DataError, match=r"label\.txt, line 4: expected 1 or 0"):
+        read_template_pairs(write(path, "1 2 0\n\n\n1 2 5\n1 2 6\n"), [1, 2], Problems())
 
 
 def test_template_pairs(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from dataset_files import face, png, write_images, write_zip
 from PIL import Image
 
 from btnet_eval.base import DataError
+from btnet_eval.datasets import images as module
 from btnet_eval.datasets.images import NamedImages, open_images
 
 NAMES = ["Ann/Ann_0001.png", "Ann/Ann_0002.png", "Bob/Bob_0001.png", "Annex/far/below.png"]
@@ -47,6 +48,21 @@ def test_threads(images: NamedImages) -> None:
 def test_digest(images: NamedImages) -> None:
     each = [hashlib.sha256(png(face(number))).digest() for number in (2, 0)]
     assert images.digest([NAMES[2], NAMES[0]]) == hashlib.sha256(b"".join(each)).hexdigest()
+
+
+def test_a_file_is_read_once_for_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever lists it is in; progress is told every so often, and at the end of what is read."""
+    monkeypatch.setattr(module, "PROGRESS", 2)
+    images = open_images(write_images(tmp_path / "faces", ["a.png", "b.png", "c.png", "d.png"]))
+    steps: list[tuple[int, int]] = []
+    names = ["c.png", "a.png", "c.png", "b.png"]
+    whole = images.digest(names, lambda *step: steps.append(step))
+    assert steps == [(2, 3), (3, 3)]
+    for name in names:
+        (tmp_path / "faces" / name).unlink(missing_ok=True)
+    assert images.digest(names, lambda *step: steps.append(step)) == whole
+    images.digest(["d.png", "a.png"], lambda *step: steps.append(step))
+    assert steps == [(2, 3), (3, 3), (1, 1)]
 
 
 def test_missing(images: NamedImages) -> None:

@@ -64,7 +64,15 @@ def test_lfw_and_bin(evaluate: Call, onnx_file: Path, tmp_path: Path) -> None:
     (tmp_path / "faces.bin").write_bytes(pickle.dumps((encoded, [i % 2 == 0 for i in range(20)])))
     code, said, err = evaluate("verify", tmp_path / "faces.bin", *options)
     assert (code, err) == (0, [])
-    assert list(result_of(said)["numbers"]["colours"]) == ["112&112"]
+    result = result_of(said)
+    assert list(result["numbers"]["colours"]) == ["112&112"]
+    # The images are the same for other labels, and the file is not.
+    (tmp_path / "faces.bin").write_bytes(pickle.dumps((encoded, [i % 2 == 1 for i in range(20)])))
+    other = result_of(evaluate("verify", tmp_path / "faces.bin", *options)[1])["data"]
+    file, images = (f"{tmp_path}/faces.bin{what}" for what in ("", ", images"))
+    assert list(other) == list(result["data"]) == [file, images]
+    assert other[file] != result["data"][file]
+    assert other[images] == result["data"][images]
 
 
 def test_mixed(evaluate: Call, onnx_file: Path, people: Path, table: Path, tmp_path: Path) -> None:
@@ -93,9 +101,10 @@ def test_thresholds_that_compare_uses(
     measured = result_of(said)["numbers"]["small"]["far"]["0.05"]
     written = Bundle.open(tmp_path / "copy.btnet").metadata["thresholds"]
     assert written["flip"] is True
-    assert written["far"]["0.05"]["28&7"] == {
-        name: measured["28&7"][key] for name, key in (("cosine", "value"), ("tar", "tar"))
-    }
+    assert len(written["far"]["0.05"]) == 13 * 14 / 2
+    for pair, threshold in measured.items():
+        expected = {"cosine": threshold["value"], "tar": threshold["tar"]}
+        assert written["far"]["0.05"][pair] == expected
     assert not Bundle.open(bundle).metadata["thresholds"]
     code, said, _ = evaluate("thresholds", people, *options[2:], "-m", bundle, "--write", "--no-flip")
     assert code == 0
@@ -271,7 +280,7 @@ def test_what_is_wrong_is_said_before_the_work(
         ),
         ((*measure, "-o", tmp_path / "o", "--write", "--copy", tmp_path / "b"), "give --write or --copy, not both"),
         ((*measure, "-o", tmp_path / "o", "--copy", tmp_path / "file"), "exists: it is not overwritten"),
-        ((*measure, "-o", tmp_path / "o", "--write", "--resolutions", "7"), "for all resolutions of the bundle"),
+        ((*measure, "-o", tmp_path / "o", "--write", "--resolutions", "7"), "for all sizes of the bundle: leave"),
         (
             ("survface", people, "-m", onnx_file, "-o", tmp_path / "o"),
             "has neither gallery_img_ID_pairs.mat nor positive_pairs_names.mat: give their folder with --lists",

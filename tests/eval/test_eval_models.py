@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from btnet_eval import models as module
 from btnet_eval.base import DataError
+from btnet_eval.cache import EmbeddingCache, Images
 from btnet_eval.models import Model, Preprocessing, open_model
 from btnet_ext import Engine, InvalidImage, InvalidOption, ModelNotFound
 from bundle_copies import BundleCopy
@@ -113,6 +116,21 @@ def test_the_digest_of_a_bundle_tells_it_and_its_options_apart(
         open_model(small_bundle, selection=("min", "ceil")).digest,
     ]
     assert len({bundle_model.digest, *digests}) == 8
+
+
+def test_the_digest_tells_devices_and_versions_apart(
+    small_bundle: Path, bundle_model: Model, onnx_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device that "auto" stands for counts, and what runs the networks."""
+    digests = {bundle_model.digest, open_model(onnx_path).digest}
+    assert open_model(small_bundle, device="auto").digest == bundle_model.digest, "there is no GPU here"
+    for name, changed in (("__version__", "9.9"), ("ov", SimpleNamespace(**vars(module.ov) | {"__version__": "9.9"}))):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, changed)
+            digests |= {open_model(small_bundle).digest, open_model(onnx_path).digest}
+    assert len(digests) == 6
+    monkeypatch.setattr(Engine, "device", "cuda:1")
+    assert open_model(small_bundle).digest not in digests
 
 
 def test_what_changes_no_embedding_changes_no_digest(tmp_path: Path, small_bundle: Path, bundle_model: Model) -> None:
@@ -250,11 +268,14 @@ def test_weights_in_a_file_of_their_own_count(tmp_path: Path, onnx_path: Path) -
         open_model(path)
 
 
-def test_an_embedding_of_nothing_is_told(onnx_path: Path) -> None:
-    images = [*random_images(9, 112), np.zeros((112, 112, 3), np.uint8)]
+def test_an_embedding_of_nothing_is_told(onnx_path: Path, tmp_path: Path) -> None:
+    """By the name of its image, which the cache knows."""
+    shown = [*random_images(9, 112), np.zeros((112, 112, 3), np.uint8)]
     model = open_model(onnx_path, preprocessing=Preprocessing(mean=(0, 0, 0)))
-    with pytest.raises(DataError, match="the model's embedding of image 1 is zero or not finite"):
-        model.embed(images)
+    assert np.array_equal(model.embed(shown)[1], np.zeros(DIM))
+    images = Images("shown", ["noise.png", "black.png"], shown.__getitem__)
+    with pytest.raises(ValueError, match=r"linear gives an embedding of black\.png that is zero or not finite"):
+        EmbeddingCache(tmp_path).rows(model, images, None)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from scipy.io import savemat
 from sessions import result_of
 
 from btnet_eval.cache import EmbeddingCache
+from btnet_ext import Engine
 from bundle_copies import BundleCopy
 from command_line import Call
 
@@ -108,9 +109,28 @@ def test_written_thresholds_lose_no_embedding(evaluate: Call, small_bundle: Path
     options = "thresholds", people, "-m", bundle, "-o", tmp_path / "out", "--far", "0.01", "--write"
     assert evaluate(*options)[0] == 0
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "embeddings").iterdir()}
-    assert len(kept) == 4
+    assert len(kept) == 13
     assert evaluate(*options)[0] == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "embeddings").iterdir()} == kept
+
+
+def test_thresholds_of_int8_are_not_written(
+    evaluate: Call, small_bundle: Path, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is embedded: btnet compare has f32 on the CPU."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("embedded")
+
+    monkeypatch.setattr(EmbeddingCache, "rows", refuse)
+    monkeypatch.setattr(Engine, "precision", "int8")
+    options = "thresholds", people, "-m", small_bundle, "-o", tmp_path / "out"
+    for wanted in (("--write",), ("--copy", tmp_path / "copy.btnet")):
+        code, _, err = evaluate(*options, *wanted)
+        assert (code, len(err)) == (1, 1)
+        assert (
+            "must be measured on the device cpu with precision f32, as btnet compare embeds, not on cpu with" in err[0]
+        )
 
 
 def test_interrupted(

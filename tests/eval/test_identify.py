@@ -79,16 +79,16 @@ def test_people_without_a_probe() -> None:
     assert problems.messages == (
         "alone.png: it is in no folder of a person",
         "a: has 2 images, of which none is left for a probe",
-        "c: has 1 images, of which none is left for a probe",
+        "c: has 1 image, of which none is left for a probe",
     )
     with pytest.raises(DataError, match="alone"):
         split_gallery(names, Problems(strict=True))
 
 
 def test_folders_in_folders() -> None:
-    """A person is all of the path but its end; the same end in two folders is two people."""
-    split = split_gallery(["x/a/1.png", "x/a/2.png", "y/a/1.png", "y/a/2.png"], Problems(), gallery_images=1, unmated=0)
-    assert split.mated.names == ("x/a/2.png", "y/a/2.png")
+    """A person is the first folder; folders in it are the same person's."""
+    split = split_gallery(["x/a/1.png", "x/b/1.png", "y/a/1.png", "y/b/1.png"], Problems(), gallery_images=1, unmated=0)
+    assert split.mated.names == ("x/b/1.png", "y/b/1.png")
     assert split.mated.identities.tolist() == [0, 1]
 
 
@@ -227,7 +227,8 @@ def test_report(tmp_path: Path, images: NamedImages, people: OpenSet) -> None:
     session = session_in(tmp_path, MODEL, other, problems=problems, progress=lambda *step: steps.append(step))
     page = write_identification(session, images, people, [6, 112, 28, 6])
     assert page == tmp_path / "out" / "identification.html"
-    assert {step[0] for step in steps} == {f"{model} at {r} px" for model in ("colours", "grey") for r in (112, 28, 6)}
+    embedded = {f"{model} at {r} px" for model in ("colours", "grey") for r in (112, 28, 6)}
+    assert {step[0] for step in steps} == {"digest of the images", *embedded}
     result = json.loads((tmp_path / "out" / "identification.json").read_text())
     assert result["models"] == {"colours": "1", "grey": "2"}
     assert result["problems"]["count"] == 1
@@ -273,7 +274,7 @@ def test_images_that_cannot_be_decoded(tmp_path: Path) -> None:
     assert people.gallery.names == ("a/0.png", "a/2.png", "a/3.png", "b/0.png")
     assert people.mated.names == ("a/4.png",)
     assert [message.split(": ")[-1] for message in problems.messages[1:]] == [
-        "has 1 images, of which none is left for a probe"
+        "has 1 image, of which none is left for a probe"
     ]
     assert "1.png is not an image" in problems.messages[0]
 

@@ -105,8 +105,10 @@ def test_report(tmp_path: Path, images: NamedImages, pairs: Pairs) -> None:
     assert result["numbers"]["seed"] == 3
     assert result["sections"][1]["note"] == "Pixels, of both images of 60 pairs; drawn from seed 3."
     assert result["problems"]["count"] == 1
+    files = len({*pairs.paths_a, *pairs.paths_b})
     assert set(steps) == {
-        (f"{model}, {protocol}", 120, 120) for model in ("single", "branches") for protocol in PROTOCOLS
+        ("digest of the images", files, files),
+        *((f"{model}, {protocol}", 120, 120) for model in ("single", "branches") for protocol in PROTOCOLS),
     }
     means = []
     for model in (SINGLE, BRANCHES):
@@ -185,6 +187,21 @@ def test_all_pairs_are_kept(images: NamedImages, pairs: Pairs) -> None:
 def test_resolutions_that_do_not_fit(resolutions: np.ndarray, message: str, pairs: Pairs) -> None:
     with pytest.raises(ValueError, match=message):
         MixedPairs(pairs, {"low": resolutions})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"same": np.ones(60, bool)}, "pairs: all 60 pairs are of one person, expected pairs of both kinds"),
+        ({"folds": np.zeros(60, int)}, "pairs: all pairs are in one fold, expected two at least for an accuracy"),
+    ],
+)
+def test_pairs_without_an_accuracy(
+    change: dict[str, np.ndarray], message: str, tmp_path: Path, images: NamedImages, pairs: Pairs
+) -> None:
+    session = session_in(tmp_path, replace(SINGLE, embed=refuse))
+    with pytest.raises(DataError, match=message):
+        write_mixed(session, draw_resolutions(replace(pairs, **change), seed=0), images)
 
 
 def test_seeds_draw_other_resolutions(pairs: Pairs) -> None:

@@ -24,11 +24,11 @@ from btnet_eval.own import (
     Step,
     _lowest_far,
     measure_own,
-    read_faces,
     smallest_size,
     summary,
     write_own,
 )
+from btnet_eval.people import read_faces
 from btnet_eval.recommendations import allows
 from btnet_eval.report import read_result
 from btnet_eval.roc import Threshold
@@ -213,6 +213,7 @@ def test_report(tmp_path: Path, folder: Path) -> None:
     # All images are 24 px, so that they are not embedded again at that size.
     assert {what for what, _, _ in seen} == {
         "reading images",
+        "digest of the images",
         *(f"checks at {at}" for at in ("full size", "6 px", "2 px")),
     }
     result = json.loads((tmp_path / "out" / "own.json").read_text())
@@ -294,12 +295,17 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     assert found.persons.tolist() == [0, 0, 0, 1, 2]
     assert problems.count == 4
     for part, message in zip(
-        ("alone.png is in no person's folder", "p2/0.png is not an image", "p1 has one image", "p2 has one image"),
+        (
+            "alone.png: it is in no folder of a person",
+            "p2/0.png is not an image",
+            "p1 has one image",
+            "p2 has one image",
+        ),
         problems.messages,
         strict=True,
     ):
         assert part in message
-    with pytest.raises(DataError, match=r"alone\.png is in no person's folder"):
+    with pytest.raises(DataError, match=r"alone\.png: it is in no folder of a person"):
         read_faces(open_images(faces), Problems(strict=True))
 
 

@@ -1,5 +1,6 @@
 """Pairs of a list of persons: no pair twice, nobody with himself, balance, and folds that keep persons apart."""
 
+import tracemalloc
 from collections import Counter
 from itertools import combinations
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from btnet_eval.own_pairs import OwnPairs, make_pairs
+from btnet_eval.own_pairs import OwnPairs, _draw, _pair, make_pairs
 
 COUNTS = st.lists(st.integers(1, 6), min_size=2, max_size=25).filter(lambda counts: max(counts) > 1)
 
@@ -89,6 +90,45 @@ def test_a_person_with_many_images_counts_like_others() -> None:
     # Nor do some of its images count for more than others.
     images = Counter(np.concatenate([pairs.first[~pairs.same], pairs.second[~pairs.same]]).tolist())
     assert max(images[image] for image in range(100)) <= 2
+
+
+@given(images=st.integers(0, 40))
+@settings(max_examples=41, deadline=None, derandomize=True)
+def test_every_pair_has_a_number(images: int) -> None:
+    """The numbers below n (n - 1) / 2 are those of all pairs of n images, by brute force."""
+    pairs = [_pair(number) for number in range(images * (images - 1) // 2)]
+    assert sorted(pairs) == list(combinations(range(images), 2))
+
+
+def test_numbers_of_pairs_do_not_round() -> None:
+    """The first and the last pair with image j, for a j with which 8 k is far beyond what a float can tell."""
+    j = 10**9 + 7
+    assert _pair(j * (j - 1) // 2) == (0, j)
+    assert _pair(j * (j + 1) // 2 - 1) == (j - 1, j)
+
+
+def test_draws_are_distinct_and_even() -> None:
+    """Each ordered draw of two of four numbers is as likely as any other: 12 of them, 12,000 times."""
+    bits = np.random.PCG64(5)
+    drawn = Counter(tuple(_draw(4, 2, bits)) for _ in range(12_000))
+    assert drawn.keys() == {(a, b) for a in range(4) for b in range(4) if a != b}
+    assert max(drawn.values()) < 1000 + 5 * 31  # the standard deviation is 30.3
+    assert min(drawn.values()) > 1000 - 5 * 31
+    assert sorted(_draw(50, 50, bits)) == list(range(50))
+    assert _draw(0, 0, bits) == []
+
+
+def test_many_images_of_one_person_take_little_memory() -> None:
+    """Four thousand images have eight million pairs, which would be 128 MB as numbers; a hundred are wanted."""
+    persons = np.repeat([0, 1], [4000, 2])
+    tracemalloc.start()
+    try:
+        pairs = make_pairs(persons, limit=100)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert pairs.same.sum() == 100
+    assert peak < 2_000_000
 
 
 def test_the_seed_decides() -> None:

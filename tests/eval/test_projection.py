@@ -47,7 +47,7 @@ def test_page_of_projections(tmp_path: Path, images: NamedImages) -> None:
         assert f'src="projection_{number}.png"' in page.read_text()
         assert (tmp_path / "out" / f"projection_{number}.svg").stat().st_size > 1000
     embedded = {f"{name} at {r} px" for name in ("coarse", "other") for r in (3, 32)}
-    assert {what for what, _, _ in seen} == {"reading images", *embedded}
+    assert {what for what, _, _ in seen} == {"reading images", "digest of the images", *embedded}
     assert problems.count == 1
     result = json.loads((tmp_path / "out" / "projection.json").read_text())
     assert result["numbers"]["images"] == 11

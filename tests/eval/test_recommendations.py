@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dataset_files import png
+from PIL import Image
 from sessions import session_in
 
-from btnet_eval.base import DataError
+from btnet_eval.base import DataError, Problems
 from btnet_eval.cache import EmbeddingCache
 from btnet_eval.datasets.images import NamedImages, open_images
 from btnet_eval.models import Model, open_model
+from btnet_eval.people import read_faces
 from btnet_eval.recommendations import (
     LabeledPairs,
     LabeledPeople,
@@ -29,15 +31,19 @@ from btnet_eval.recommendations import (
 )
 from btnet_eval.roc import Threshold
 from btnet_eval.verification import Pairs
-from btnet_ext import Bundle, BundleError, Engine, InvalidOption
+from btnet_ext import Bundle, Engine, InvalidOption
 from btnet_ext.compare import compare
 from bundle_copies import BundleCopy
 from limited_files import limited_files
 
 SEED = 12
 PEOPLE, EACH = 8, 4
-BRANCHES = (7, 14, 28, 112)
-PAIRS = [f"{high}&{low}" for low in BRANCHES for high in BRANCHES if low <= high]
+SIZES = (5, 7, 8, 10, 14, 15, 20, 28, 29, 40, 56, 79, 112)
+PAIRS = [f"{high}&{low}" for low in SIZES for high in SIZES if low <= high]
+
+
+def small(image: np.ndarray, side: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def quarters(images: Sequence[np.ndarray]) -> np.ndarray:
@@ -99,8 +105,7 @@ def test_against_sorted_scores(tmp_path: Path, images: NamedImages) -> None:
             r, s = (7, 7) if pair == "7&7" else (40, 7)
             for x, y in ((a, b), (b, a)) if r != s else ((a, b),):
                 u, v = (
-                    quarters([MODEL.present(images.read(name), side)])[0].astype(np.float64)
-                    for name, side in ((x, r), (y, s))
+                    quarters([small(images.read(name), side)])[0].astype(np.float64) for name, side in ((x, r), (y, s))
                 )
                 scores.append(u @ v / np.sqrt((u @ u) * (v @ v)))
                 labels.append(same)
@@ -152,7 +157,7 @@ def test_report(tmp_path: Path, images: NamedImages) -> None:
 
 
 def recommendations(cosine: float = 0.25, tar: float = 0.75, fars: Sequence[float] = (1e-2, 1e-3)) -> Recommendations:
-    """Other numbers for every pair of the small bundle's resolutions."""
+    """Other numbers for every two sizes of the small bundle's ladder."""
     rows = {
         far: {pair: Threshold(cosine + i / 100 + far, far, tar, 5000) for i, pair in enumerate(PAIRS)} for far in fars
     }
@@ -164,7 +169,7 @@ def test_a_bundle_with_thresholds(tmp_path: Path, small_bundle: Path) -> None:
     copy.edit_model(lambda model: model.update(licence="é 1", training={"results": [1e-300, 2**70, 0.1, None]}))
     before, old = copy.model, Bundle.open(copy.path)
     files = {file.name: file.read_bytes() for file in copy.path.iterdir() if file.name != "model.json"}
-    assert write_thresholds(copy.path, recommendations(), flip=True) == copy.path
+    assert write_thresholds(Engine(copy.path), recommendations(), flip=True) == copy.path
     after = copy.model
     assert list(after) == list(before)
     assert {**after, "thresholds": {}} == before
@@ -180,39 +185,59 @@ def test_a_bundle_with_thresholds(tmp_path: Path, small_bundle: Path) -> None:
     assert new.digest != old.digest
     assert new.digest == hashlib.sha256((copy.path / "model.json").read_bytes()).hexdigest()
     assert {file.name: file.read_bytes() for file in copy.path.iterdir() if file.name != "model.json"} == files
-    # What was there is replaced, also a FAR that is not measured any more.
-    write_thresholds(copy.path, recommendations(fars=(1e-2,)), flip=False)
+    # What was there is replaced, also a FAR that is not measured any more; what others changed meanwhile stays.
+    engine = Engine(copy.path)
+    copy.edit_model(lambda model: model.update(licence="other"))
+    write_thresholds(engine, recommendations(fars=(1e-2,)), flip=False)
+    assert copy.model["licence"] == "other"
     assert list(copy.model["thresholds"]["far"]) == ["0.01"]
     assert copy.model["thresholds"]["flip"] is False
 
 
 def test_compare_reads_what_was_measured(tmp_path: Path, small_bundle: Path, images: NamedImages) -> None:
-    """The real bundle, flip-summed: the verdict on two faces is that of the threshold, at each of two branches."""
+    """The real bundle, flip-summed: the verdict on two faces is that of the threshold, at each of two sizes."""
     model = open_model(small_bundle, flip=True)
-    inputs = labeled(images, 120, model.resolutions)
+    assert model.ladder == SIZES
+    assert model.engine is not None
+    inputs = labeled(images, 120, model.ladder)
     found = recommend_thresholds(model, inputs, EmbeddingCache(tmp_path / "cache"), fars=(1e-2, 1e-3))
-    path = write_thresholds(small_bundle, found, flip=True, out=tmp_path / "copy.btnet")
+    path = write_thresholds(model.engine, found, flip=True, out=tmp_path / "copy.btnet")
     engine = Engine(path)
     verdicts = set()
     for number in range(12):
-        a, b = (model.present(images.read(f"{number % PEOPLE}_{i}.png"), side) for i, side in ((0, 28), (1, 7)))
+        a, b = (small(images.read(f"{number % PEOPLE}_{i}.png"), side) for i, side in ((0, 30), (1, 7)))
         u, v = (row.astype(np.float64) for row in (model.embed([a])[0], model.embed([b])[0]))
         answer = compare(engine, [a, b], far=1e-2, least_tar=0)
-        threshold = found.thresholds[1e-2]["28&7"]
-        assert (answer.threshold, answer.tar, answer.resolutions) == (threshold.value, threshold.tar, (28, 7))
+        threshold = found.thresholds[1e-2]["29&7"]
+        assert (answer.threshold, answer.tar, answer.resolutions) == (threshold.value, threshold.tar, (112, 7))
         similarity = float(u @ v / np.sqrt((u @ u) * (v @ v)))
         assert answer.similarity == pytest.approx(similarity, abs=1e-5)
         assert answer.verdict == ("same" if answer.similarity >= threshold.value else "different")
         verdicts.add(answer.verdict)
+    assert threshold.value != found.thresholds[1e-2]["112&7"].value, "a test that tells nothing"
     assert compare(engine, [a, b], far=1e-2, least_tar=np.nextafter(threshold.tar, 2)).verdict == "too small to tell"
     with pytest.raises(InvalidOption, match=r"far must be one of 0\.01, .* not 0\.001"):
         compare(engine, [a, b], far=1e-3)
 
 
+def test_images_are_reduced_and_the_model_selects(tmp_path: Path, small_bundle: Path, images: NamedImages) -> None:
+    """At 29 px a bundle is measured by what its engine makes of images of 29 px, against sorted scores."""
+    model, inputs = open_model(small_bundle), labeled(images, 100, (29,))
+    found = recommend_thresholds(model, inputs, EmbeddingCache(tmp_path), fars=(0.05,))
+    engine = Engine(small_bundle)
+    a, b = (
+        engine.embed([small(images.read(name), 29) for name in paths], flip=True).astype(np.float64)
+        for paths in (inputs.pairs.paths_a, inputs.pairs.paths_b)
+    )
+    scores = np.sum(a * b, axis=1)
+    expected = by_hand(scores[inputs.pairs.same], scores[~inputs.pairs.same], 0.05)
+    assert (found.thresholds[0.05]["29&29"].tar, found.thresholds[0.05]["29&29"].far) == expected
+
+
 def test_a_copy(tmp_path: Path, small_bundle: Path) -> None:
     before = {file.name: file.read_bytes() for file in small_bundle.iterdir()}
     target = tmp_path / "copy.btnet"
-    assert write_thresholds(small_bundle, recommendations(), flip=True, out=target) == target
+    assert write_thresholds(Engine(small_bundle), recommendations(), flip=True, out=target) == target
     assert {file.name: file.read_bytes() for file in small_bundle.iterdir()} == before
     assert sorted(file.name for file in target.iterdir()) == sorted(before)
     for name in before.keys() - {"model.json"}:
@@ -222,19 +247,19 @@ def test_a_copy(tmp_path: Path, small_bundle: Path) -> None:
     images = [np.random.default_rng(SEED).integers(0, 256, (side, side, 3), np.uint8) for side in (5, 28, 60)]
     np.testing.assert_array_equal(Engine(target).embed(images), Engine(small_bundle).embed(images))
     with pytest.raises(FileExistsError, match="exists: it is not overwritten"):
-        write_thresholds(small_bundle, recommendations(), flip=True, out=target)
+        write_thresholds(Engine(small_bundle), recommendations(), flip=True, out=target)
     with pytest.raises(OSError, match=r"copy cannot be written .No such file"):
-        write_thresholds(small_bundle, recommendations(), flip=True, out=tmp_path / "nowhere" / "copy")
+        write_thresholds(Engine(small_bundle), recommendations(), flip=True, out=tmp_path / "nowhere" / "copy")
 
 
 def test_whole_or_not_at_all(tmp_path: Path, small_bundle: Path) -> None:
     copy = BundleCopy(small_bundle, tmp_path / "model.btnet")
     before = {file.name: file.read_bytes() for file in copy.path.iterdir()}
     with limited_files(1000), pytest.raises(OSError, match=r"model\.json cannot be saved .* is intact"):
-        write_thresholds(copy.path, recommendations(), flip=True)
+        write_thresholds(Engine(copy.path), recommendations(), flip=True)
     assert {file.name: file.read_bytes() for file in copy.path.iterdir()} == before
     with limited_files(100_000), pytest.raises(OSError, match=r"copy cannot be written .File too large.$"):
-        write_thresholds(copy.path, recommendations(), flip=True, out=tmp_path / "copy")
+        write_thresholds(Engine(copy.path), recommendations(), flip=True, out=tmp_path / "copy")
     assert list(tmp_path.iterdir()) == [copy.path]
 
 
@@ -246,6 +271,7 @@ def test_a_bundle_that_can_only_be_read(small_bundle: Path) -> None:
         path = Path(shutil.copytree(small_bundle, folder / "shipped.btnet"))
         path.chmod(0o555)
         before = (path / "model.json").read_bytes()
+        engine = Engine(path)
         user = os.geteuid()
         if user == 0:
             os.seteuid(65534)
@@ -253,7 +279,7 @@ def test_a_bundle_that_can_only_be_read(small_bundle: Path) -> None:
             with pytest.raises(
                 PermissionError, match=r"shipped\.btnet cannot be changed .Permission denied.: thresh.* copy"
             ):
-                write_thresholds(path, recommendations(), flip=True)
+                write_thresholds(engine, recommendations(), flip=True)
         finally:
             os.seteuid(user)
         assert (path / "model.json").read_bytes() == before
@@ -268,14 +294,26 @@ def test_what_cannot_be_written(tmp_path: Path, small_bundle: Path) -> None:
     with pytest.raises(
         DataError, match=r"no threshold to write: 40 impostor pairs are too few for a FAR of 0\.001 or 0"
     ):
-        write_thresholds(small_bundle, nothing, flip=True, out=target)
+        write_thresholds(Engine(small_bundle), nothing, flip=True, out=target)
     rows = recommendations()
-    fewer = {far: {pair: t for pair, t in pairs.items() if pair != "28&7"} for far, pairs in rows.thresholds.items()}
-    with pytest.raises(InvalidOption, match=r"found must be for the pairs .*28&7.* not "):
-        write_thresholds(small_bundle, replace(rows, thresholds=fewer), flip=True, out=target)
-    with pytest.raises(BundleError):
-        write_thresholds(tmp_path, rows, flip=True)
+    fewer = {far: {pair: t for pair, t in pairs.items() if pair != "29&7"} for far, pairs in rows.thresholds.items()}
+    with pytest.raises(
+        InvalidOption, match=r"found must be for every two of the sizes 5, 7, 8, .*, 112 of .*, not for"
+    ):
+        write_thresholds(Engine(small_bundle), replace(rows, thresholds=fewer), flip=True, out=target)
     assert not target.exists()
+
+
+@pytest.mark.parametrize(("device", "precision"), [("cpu", "bf16"), ("cuda:0", "f32")])
+def test_what_compare_does_not_embed_with_is_not_written(
+    device: str, precision: str, tmp_path: Path, small_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(small_bundle)
+    monkeypatch.setattr(Engine, "device", device)
+    monkeypatch.setattr(Engine, "precision", precision)
+    with pytest.raises(InvalidOption, match=f"measured on the device cpu with precision f32, .* not on {device} with"):
+        write_thresholds(engine, recommendations(), flip=True, out=tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
 
 
 def test_pairs_that_do_not_serve(tmp_path: Path, images: NamedImages) -> None:
@@ -286,9 +324,9 @@ def test_pairs_that_do_not_serve(tmp_path: Path, images: NamedImages) -> None:
             recommend_thresholds(MODEL, inputs, cache, fars=fars)
     pairs = inputs.pairs
     for same in (True, False):
-        one_kind = Pairs(pairs.folds, pairs.paths_a, pairs.paths_b, np.full(len(pairs), same))
-        with pytest.raises(DataError, match="pairs of both kinds are needed"):
-            recommend_thresholds(MODEL, replace(inputs, pairs=one_kind), cache)
+        one_kind = replace(pairs, same=np.full(len(pairs), same), where="pairs.tsv")
+        with pytest.raises(DataError, match=r"pairs\.tsv: all .* expected pairs of both kinds"):
+            LabeledPairs(one_kind, images, (7,))
 
 
 def test_all_images_of_a_half_with_all_of_the_other(tmp_path: Path) -> None:
@@ -303,18 +341,18 @@ def test_all_images_of_a_half_with_all_of_the_other(tmp_path: Path) -> None:
             noisy = pattern + np.kron(random.normal(0, 90, (2, 2, 3)), np.ones((20, 20, 1)))
             (folder / person / f"{number}.png").write_bytes(png(noisy.clip(0, 255).astype(np.uint8)))
     images = open_images(folder)
-    people = LabeledPeople(images.names(), images, (7, 40))
+    people = LabeledPeople(read_faces(images, Problems()), images, (7, 40))
     halves = [[name for name in images.names() if int(name[2]) % 2 == side] for side in (0, 1)]
     pairs = [(a, b) for a in halves[0] for b in halves[1]]
-    assert people.genuine == sum(a[0] == b[0] for a, b in pairs) == 3 * 2 + 2 * 2 + 3 * 3
-    assert people.impostors == len(pairs) - people.genuine
+    assert sum(a[0] == b[0] for a, b in pairs) == 3 * 2 + 2 * 2 + 3 * 3
+    assert people.impostors == len(pairs) - (3 * 2 + 2 * 2 + 3 * 3)
     found = recommend_thresholds(MODEL, people, EmbeddingCache(tmp_path / "cache"), fars=(0.1, 0.05, 0.001))
     assert found.left_out == (0.001,)
     for name, (low, high) in {"7&7": (7, 7), "40&7": (7, 40), "40&40": (40, 40)}.items():
         scores = []
         for a, b in pairs:
             u, v = (
-                quarters([MODEL.present(images.read(image), side)])[0].astype(np.float64)
+                quarters([small(images.read(image), side)])[0].astype(np.float64)
                 for image, side in ((a, low), (b, high))
             )
             scores.append(u @ v / np.sqrt((u @ u) * (v @ v)))
@@ -322,12 +360,3 @@ def test_all_images_of_a_half_with_all_of_the_other(tmp_path: Path) -> None:
         for far in (0.1, 0.05):
             threshold = found.thresholds[far][name]
             assert (threshold.tar, threshold.far) == by_hand(all_scores[truth], all_scores[~truth], far)
-
-
-def test_people_of_whom_nobody_has_two_images(tmp_path: Path, images: NamedImages) -> None:
-    for person in "ab":
-        (tmp_path / "people" / person).mkdir(parents=True)
-        (tmp_path / "people" / person / "0.png").write_bytes(images.encoded("0_0.png"))
-    alone = open_images(tmp_path / "people")
-    with pytest.raises(DataError, match="pairs of both kinds are needed"):
-        recommend_thresholds(MODEL, LabeledPeople(alone.names(), alone, (7,)), EmbeddingCache(tmp_path / "cache"))

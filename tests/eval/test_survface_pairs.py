@@ -1,5 +1,6 @@
 """QMUL-SurvFace 1:1, made by the tests, against counting in NumPy; and beside 1:N in one report."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,16 @@ def test_survface_both(tmp_path: Path) -> None:
     assert result["sections"][2]["rows"][0][0] < 40
     assert problems.count == 1
     assert len(result["data"]) == 3
+
+
+def test_survface_pairs_of_one_kind(tmp_path: Path) -> None:
+    def refuse(shown: object) -> np.ndarray:
+        raise AssertionError("embedded")
+
+    images, pairs = survface_pairs(tmp_path)
+    positive = pairs.take(np.arange(40))
+    with pytest.raises(DataError, match=f"{tmp_path}: all 40 pairs are of one person, expected pairs of both kinds"):
+        write_survface(session_in(tmp_path, replace(SINGLE, embed=refuse)), SurvFace(pairs=(images, positive)))
 
 
 def test_survface_with_one_fold(tmp_path: Path) -> None:

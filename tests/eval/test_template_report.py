@@ -256,7 +256,8 @@ def test_without_flips_scores_and_search(tmp_path: Path, folder: Path) -> None:
     session = session_in(tmp_path, SINGLE, progress=lambda *step: steps.append(step))
     how = Aggregation(detector_score=False, norm_score=True, flip=False)
     page = write_templates(session, TemplateData(faces, images, pairs, None), [112, 14], how)
-    assert {what for what, _, _ in steps} == {"colours at 112 px", "colours at 14 px", "colours, settings measured"}
+    done = "colours at 112 px", "colours at 14 px", "colours, settings measured"
+    assert {what for what, _, _ in steps} == {"digest of the images", *done}
     measured = json.loads((tmp_path / "out" / "templates.json").read_text())["numbers"]["measured"]["colours"]
     assert list(measured) == ["112&112", "14&14", "112 vs 14"]
     assert measured["14&14"]["together"] is None

@@ -113,7 +113,7 @@ def test_report(tmp_path: Path) -> None:
     )
     page = write_upsampling(run, images, [112, 7, 28, 7])
     assert page == tmp_path / "out" / "upsampling.html"
-    assert steps == [("error of up-sampling", done, 5) for done in range(1, 6)]
+    assert steps == [*(("error of up-sampling", done, 5) for done in range(1, 6)), ("digest of the images", 3, 3)]
     assert problems.count == 2
     assert problems.messages[0].endswith("is 100 x 112, not 112 x 112")
     assert "text.png is not an image" in problems.messages[1]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,32 @@ def test_images_that_cannot_be_decoded(tmp_path: Path, folder: Path, pairs: Pair
     np.testing.assert_array_equal(whole.folds, pairs.folds)
 
 
+def refuse(shown: Sequence[np.ndarray]) -> np.ndarray:
+    raise AssertionError("embedded")
+
+
+def test_pairs_of_one_kind_are_refused_at_once(tmp_path: Path, images: NamedImages, pairs: Pairs) -> None:
+    session = session_in(tmp_path, replace(MODEL, embed=refuse))
+    for same, kind in ((True, "one person"), (False, "different persons")):
+        one_kind = replace(pairs, same=np.full(60, same), where="pairs.tsv")
+        with pytest.raises(DataError, match=rf"pairs\.tsv: all 60 pairs are of {kind}, expected pairs of both kinds"):
+            write_verification(session, one_kind, images, [112])
+
+
+def test_pairs_of_one_fold_have_no_accuracy(tmp_path: Path, images: NamedImages, pairs: Pairs) -> None:
+    """As those of LFW's pairsDevTest.txt: their TAR and ROC are those of all pairs together."""
+    page = write_verification(session_in(tmp_path, MODEL), replace(pairs, folds=np.zeros(60, int)), images, [112, 7])
+    in_folds = embed_pairs(MODEL, pairs, images, [112, 7], EmbeddingCache(tmp_path / "cache")).measure(112, 7)
+    result = json.loads(page.with_suffix(".json").read_text())
+    numbers = result["numbers"]["colours"]["112&7"]
+    assert (numbers["mean"], numbers["std"]) == (None, None)
+    assert numbers["tar"] == {str(far): tar for far, tar in in_folds.tars.items()}
+    sections = {section["title"]: section for section in result["sections"]}
+    assert sections["Accuracy"]["rows"] == [["colours", None, None, None]]
+    assert "ROC" in sections
+    assert "Accuracy and resolution" not in sections
+
+
 def test_report(tmp_path: Path, images: NamedImages, pairs: Pairs) -> None:
     other = Model("grey", lambda shown: mean_colours([image[..., :1] for image in shown]), "2", (112,))
     problems = Problems()
@@ -103,7 +130,8 @@ def test_report(tmp_path: Path, images: NamedImages, pairs: Pairs) -> None:
     session = session_in(tmp_path, MODEL, other, problems=problems, progress=lambda *step: steps.append(step))
     page = write_verification(session, pairs, images, [7, 112, 28])
     assert page == tmp_path / "out" / "verification.html"
-    assert {step[0] for step in steps} == {f"{model} at {r} px" for model in ("colours", "grey") for r in (112, 28, 7)}
+    embedded = {f"{model} at {r} px" for model in ("colours", "grey") for r in (112, 28, 7)}
+    assert {step[0] for step in steps} == {"digest of the images", *embedded}
     result = json.loads((tmp_path / "out" / "verification.json").read_text())
     assert result["models"] == {"colours": "1", "grey": "2"}
     assert result["problems"]["count"] == 1
@@ -113,6 +141,7 @@ def test_report(tmp_path: Path, images: NamedImages, pairs: Pairs) -> None:
         expected = rows.measure(*pair)
         assert (numbers["mean"], numbers["std"]) == (expected.mean, expected.std)
         assert numbers["tar"] == {str(far): tar for far, tar in expected.tars.items()}
+        assert numbers["flip"] is False
         assert f"{100 * expected.mean:.2f} ± {100 * expected.std:.2f}" in page.read_text()
     notes = {section["figure"]: section["note"] for section in result["sections"]}
     for figure in ("roc", "distances_1", "distances_2"):

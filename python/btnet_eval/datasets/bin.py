@@ -60,9 +60,9 @@ def read_bin(path: str | os.PathLike[str]) -> tuple[Pairs, NamedImages]:
         str(number): Source(f"{where}, image {number}", partial(bytes, image)) for number, image in enumerate(images)
     }
     folds = np.concatenate([np.full(len(block), fold) for fold, block in enumerate(np.array_split(same, _FOLDS))])
-    return Pairs(folds, tuple(sources)[::2], tuple(sources)[1::2], np.array(same, np.bool_)), NamedImages(
-        where, sources
-    )
+    pairs = Pairs(folds, tuple(sources)[::2], tuple(sources)[1::2], np.array(same, np.bool_), where)
+    # By another name than the file: reports have a digest of either.
+    return pairs, NamedImages(f"{where}, images", sources)
 
 
 class _Call:

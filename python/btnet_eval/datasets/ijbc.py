@@ -14,6 +14,7 @@ ijbb_..., its galleries S1 and S2, and are the same. Loose crops are to be align
 import csv
 import os
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,11 +151,13 @@ def read_template_pairs(path: str | os.PathLike[str], templates: ArrayLike, prob
         raise DataError(f"{os.fsdecode(path)}: has no pairs")
     wrong = ~np.isin(table["same"], (0, 1))
     if wrong.any():
-        raise DataError(f"{at_line(path, int(wrong.argmax()) + 1)}: expected 1 or 0 for the same person or not")
+        (line,) = _lines_of(path, wrong.nonzero()[0][:1])
+        raise DataError(f"{at_line(path, line)}: expected 1 or 0 for the same person or not")
     unknown = ~(np.isin(table["first"], templates) & np.isin(table["second"], templates))
-    for row in np.flatnonzero(unknown):
+    rows = np.flatnonzero(unknown)
+    for row, line in zip(rows, _lines_of(path, rows), strict=True):
         both = f"{table['first'][row]} and {table['second'][row]}"
-        problems.report(f"{at_line(path, int(row) + 1)}: not both templates {both} have a face")
+        problems.report(f"{at_line(path, line)}: not both templates {both} have a face")
     if unknown.all():
         raise DataError(f"{os.fsdecode(path)}: has no pair whose templates both have faces")
     table = table[~unknown]
@@ -225,12 +228,25 @@ def _read_landmarks(path: str | os.PathLike[str], names: list[str], faces: str) 
         if columns[:1] != [name]:
             raise DataError(f"{at_line(path, row + 1)}: expected the face {name}, as in {faces}, not {line!r:.60}")
         try:
-            details[row] = [float(column) for column in columns[1:]]
+            numbers = [float(column) for column in columns[1:]]
         except ValueError:
-            details[row] = np.nan
-        if not np.isfinite(details[row]).all():
+            numbers = []
+        if len(numbers) != _POINT_COLUMNS - 1 or not np.isfinite(numbers).all():
             raise DataError(f"{at_line(path, row + 1)}: expected five points and a score after the name")
+        details[row] = numbers
     return details
+
+
+def _lines_of(path: str | os.PathLike[str], rows: NDArray[np.intp]) -> Iterator[int]:
+    """The numbers of the lines that rows, ascending, were read from: NumPy leaves out lines with nothing in them."""
+    wanted = iter(rows.tolist())
+    row = next(wanted, None)
+    with open(path, "rb") as lines:  # noqa: PTH123
+        filled = (number for number, line in enumerate(lines, start=1) if line.strip())
+        for place, number in enumerate(filled):
+            if place == row:
+                yield number
+                row = next(wanted, None)
 
 
 def _first_bad_pair(path: str | os.PathLike[str]) -> str:

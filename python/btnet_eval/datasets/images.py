@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path, PurePath
 from types import TracebackType
@@ -10,6 +10,9 @@ from types import TracebackType
 from btnet_eval.base import DataError, Image
 from btnet_ext.errors import InvalidImage
 from btnet_ext.sources import Source, decode, find_images
+
+PROGRESS = 1000
+"""Files that are read between two reports of progress."""
 
 
 class NamedImages:
@@ -22,7 +25,7 @@ class NamedImages:
         self.where = where
         self._sources = sources
         self._opened = opened or ExitStack()
-        self._digests: dict[tuple[str, ...], str] = {}
+        self._digests: dict[str, bytes] = {}  # of the files, by name
 
     def __enter__(self) -> "NamedImages":
         return self
@@ -68,18 +71,18 @@ class NamedImages:
         except InvalidImage as error:
             raise DataError(str(error)) from error
 
-    def digest(self, names: Iterable[str]) -> str:
+    def digest(self, names: Sequence[str], progress: Callable[[int, int], None] | None = None) -> str:
         """SHA-256, in hexadecimal, of the named files' contents in this order; the names do not count.
 
-        They are read when it is first asked for.
+        A file is read when it is first asked for. progress: told of how many files those are that are read now, and how
+        many of them are done.
         """
-        wanted = tuple(names)
-        if wanted not in self._digests:
-            whole = hashlib.sha256()
-            for name in wanted:
-                whole.update(hashlib.sha256(self.encoded(name)).digest())
-            self._digests[wanted] = whole.hexdigest()
-        return self._digests[wanted]
+        missing = [name for name in dict.fromkeys(names) if name not in self._digests]
+        for done, name in enumerate(missing, start=1):
+            self._digests[name] = hashlib.sha256(self.encoded(name)).digest()
+            if progress is not None and (done % PROGRESS == 0 or done == len(missing)):
+                progress(done, len(missing))
+        return hashlib.sha256(b"".join(self._digests[name] for name in names)).hexdigest()
 
     def _source(self, name: str) -> Source:
         try:

@@ -34,7 +34,7 @@ def read_pairs(path: str | os.PathLike[str], *, suffix: str = ".jpg") -> Pairs:
     rows = [_parse(line, at_line(path, pair + 2), suffix) for pair, line in enumerate(lines[1:])]
     paths_a, paths_b, same = zip(*rows, strict=True)
     numbers = np.repeat(np.arange(folds, dtype=np.int64), 2 * kind)
-    pairs = Pairs(numbers, paths_a, paths_b, np.array(same, np.bool_))
+    pairs = Pairs(numbers, paths_a, paths_b, np.array(same, np.bool_), os.fsdecode(path))
     uneven = np.flatnonzero(pairs.same.reshape(folds, -1).sum(axis=1) != kind)
     if uneven.size:
         first = int(uneven[0]) * 2 * kind + 2

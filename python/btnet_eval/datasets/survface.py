@@ -70,7 +70,7 @@ def read_verification(lists: Path, images: NamedImages, problems: Problems) -> P
     first, second = np.concatenate([positive, negative]).T
     same = np.arange(len(first)) < len(positive)
     folds = np.concatenate([_tenths(len(positive)), _tenths(len(negative))])
-    pairs = Pairs(folds, tuple(first), tuple(second), same)
+    pairs = Pairs(folds, tuple(first), tuple(second), same, str(lists))
 
     def place(pair: int) -> str:
         return f"{files[0]}, row {pair + 1}" if same[pair] else f"{files[1]}, row {pair + 1 - len(positive)}"
