@@ -1,7 +1,7 @@
 """What every benchmark shares: the machine it ran on, interleaved timing, noise, the JSON that the docs are made from.
 
-A figure is a `summary`, a median with its spread, wherever something was measured more than once. That is what the
-noise of a run is judged by, and what two runs are compared by.
+A figure is a `summary`, a median with its spread and its range, wherever something was measured more than once. That is
+what the noise of a run is judged by, and what two runs are compared by (comparing.py).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -20,38 +21,65 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
+from btnet_ext._native import core as native
+from btnet_ext.errors import BtnetError
+
 RESULTS = Path(__file__).with_name("results")
 NOISY = 0.05
 """The spread from which on a figure is called too noisy."""
+INSTRUCTIONS = {
+    "avx2": {"avx2"},
+    "avx512": {"avx512f"},
+    "vnni": {"avx512_vnni", "avx_vnni"},
+    "bf16": {"avx512_bf16", "amx_bf16"},
+    "amx": {"amx_tile"},
+}
+"""Vector instructions that figures depend on: by their name in results, the flags of Linux of which one is enough."""
+SUMMARY = {"median", "spread", "lowest", "highest"}
+OLD_SUMMARY = {"median", "spread"}
+"""What summaries had before they had a range."""
 
 _Name = TypeVar("_Name", bound=Hashable)
 _Result = TypeVar("_Result")
 
 
 def machine() -> dict[str, Any]:
-    """CPU, cores, and the versions of everything that a figure may depend on."""
-    cpu = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.machine(),
-    )
-    packages = ("btnet-ext", "openvino", "numpy", "pillow", "torch", "onnxruntime", "opencv-python-headless")
-    versions = {}
+    """CPU, its vector instructions, cores, and the versions of everything that a figure may depend on."""
+    lines = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
+    cpu = {name.strip(): value.strip() for name, _, value in lines}
+    packages = ("btnet-ext", "openvino", "numpy", "pillow", "torch", "onnxruntime", "opencv-python-headless", "nncf")
+    versions: dict[str, str | None] = {}
     for package in packages:
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = None
     return {
-        "cpu": cpu,
+        "cpu": cpu.get("model name", platform.machine()),
+        "instructions": instructions(cpu.get("flags", "")),
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "versions": versions,
         "date": datetime.now(timezone.utc).date().isoformat(),
     }
+
+
+def instructions(flags: str) -> list[str]:
+    """Names of the vector instructions that matter here, from the flags that /proc/cpuinfo has, between spaces."""
+    found = set(flags.split())
+    return [name for name, any_of in INSTRUCTIONS.items() if any_of & found]
+
+
+def thread_counts() -> list[int]:
+    """1, 2, 4, ... and all threads that the engine takes by itself, ascending."""
+    cores = native.available_cores()
+    return sorted({2**k for k in range(cores.bit_length())} | {cores})
+
+
+def repeat(run: Callable[[], object], times: int) -> None:
+    """Call a function some times."""
+    for _ in range(times):
+        run()
 
 
 def interleave(candidates: Mapping[_Name, Callable[[], object]], *, rounds: int) -> dict[_Name, list[float]]:
@@ -68,9 +96,12 @@ def interleave(candidates: Mapping[_Name, Callable[[], object]], *, rounds: int)
 
 
 def summary(values: list[float]) -> dict[str, float]:
-    """Median, and its spread: half the width of the middle half, relative to it (how noisy the machine was)."""
+    """Median, its spread, which is half the width of the middle half relative to it, and the lowest and highest value.
+
+    values: two or more. The spread says how noisy the machine was.
+    """
     low, middle, high = statistics.quantiles(values, n=4)
-    return {"median": middle, "spread": (high - low) / 2 / middle}
+    return {"median": middle, "spread": (high - low) / 2 / middle, "lowest": min(values), "highest": max(values)}
 
 
 def ratios(over: list[float], under: list[float]) -> dict[str, float]:
@@ -89,16 +120,23 @@ def memory() -> dict[str, float]:
 
 
 def in_child(function: Callable[..., _Result], *arguments: Any) -> _Result:
-    """Call a function of a module in a fresh process, with none of this one's memory, threads and imports."""
+    """Call a function of a module in a fresh process, with none of this one's memory and threads.
+
+    Where it fails for a reason that is not a mistake in it, this process ends with that reason, in one sentence.
+    """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
+        try:
+            return pool.submit(function, *arguments).result()
+        except (BtnetError, OSError, RuntimeError) as error:  # RuntimeError: OpenVINO's, and a process that was killed
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            sys.exit(f"{function.__name__}, in a process of its own, failed: {reason[-1]}")
 
 
 def measurements(results: Mapping[str, Any], within: str = "") -> dict[str, Mapping[str, float]]:
     """All summaries of a tree of results, by their path, such as "f32 / 112 / seconds"."""
     found: dict[str, Mapping[str, float]] = {}
     for key, value in results.items():
-        if isinstance(value, Mapping) and value.keys() == {"median", "spread"}:
+        if isinstance(value, Mapping) and value.keys() in (SUMMARY, OLD_SUMMARY):
             found[f"{within}{key}"] = value
         elif isinstance(value, Mapping):
             found |= measurements(value, f"{within}{key} / ")
@@ -125,53 +163,18 @@ def noise_note(results: Mapping[str, Any]) -> str:
     )
 
 
-def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    """Medians, old and new, of the figures that changed beyond noise: their middle halves lie apart."""
-    before, after = measurements(old), measurements(new)
-    changed = {}
-    for name in before.keys() & after.keys():
-        a, b = before[name], after[name]
-        if abs(a["median"] - b["median"]) > a["median"] * a["spread"] + b["median"] * b["spread"]:
-            changed[name] = (a["median"], b["median"])
-    return {name: changed[name] for name in after if name in changed}
+def arguments(doc: str | None, *, comparable: bool = True) -> argparse.ArgumentParser:
+    """Return a parser with the options that every benchmark has; publish.py does what they say.
 
-
-def comparison(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Markdown of what changed from old to new beyond noise. ValueError where the two are not of the same kind."""
-    settings, others = old.get("settings", {}), new.get("settings", {})
-    for key in settings.keys() & others.keys():
-        if settings[key] != others[key]:
-            raise ValueError(
-                f"the old results were measured with {key} {settings[key]!r}, these with {others[key]!r}: "
-                "they cannot be compared"
-            )
-    before, after = measurements(old), measurements(new)
-    both = before.keys() & after.keys()
-    if not both:
-        raise ValueError("the old results have no figure in common with these: they cannot be compared")
-    changed = changes(old, new)
-    lines = [f"Changed beyond noise since {old['machine']['date']}: {len(changed)} of {len(both)} figures."]
-    then, now = ({**of["machine"], **of["machine"]["versions"]} for of in (old, new))
-    lines += [
-        f"{part} was {then.get(part)} then, and is {value} now."
-        for part, value in now.items()
-        if part not in ("date", "versions") and then.get(part) != value
-    ]
-    if alone := len(before.keys() ^ after.keys()):
-        lines.append(f"{alone} figures are in one of the two only.")
-    if changed:
-        rows = [[name, f"{a:.4g}", f"{b:.4g}", f"{b / a - 1:+.1%}"] for name, (a, b) in changed.items()]
-        lines.append(table(["figure", "old", "new", "change"], rows))
-    return "\n\n".join(lines)
-
-
-def arguments(doc: str | None) -> argparse.ArgumentParser:
-    """Return a parser with the options that every benchmark has; publish.py does what they say."""
+    comparable: whether there are summaries in the results, by which two runs can be compared.
+    """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="little work, to try the script; writes to results/quick")
-    parser.add_argument(
-        "--compare", type=_read, metavar="OLD.json", help="say what changed beyond noise since these results"
-    )
+    parser.set_defaults(compare=None)
+    if comparable:
+        parser.add_argument(
+            "--compare", type=_read, metavar="OLD.json", help="say what changed beyond noise since these results"
+        )
     return parser
 
 
@@ -181,8 +184,11 @@ def _read(path: str) -> dict[str, Any]:
         read: dict[str, Any] = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
         raise argparse.ArgumentTypeError(f"{path} must be the JSON of an earlier run: {error}") from None
-    if not isinstance(read, dict) or "machine" not in read:
-        raise argparse.ArgumentTypeError(f"{path} must be the JSON of an earlier run, and does not name a machine")
+    machine = read.get("machine") if isinstance(read, dict) else None
+    if not isinstance(machine, dict) or not {"date", "versions"} <= machine.keys():
+        raise argparse.ArgumentTypeError(
+            f"{path} must be the JSON of an earlier run, and does not name a machine with its date and versions"
+        )
     return read
 
 
@@ -211,4 +217,6 @@ def place(results: Mapping[str, Any]) -> str:
     """Say on what the figures were taken."""
     machine = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
-    return f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, {versions}; {machine['date']}"
+    vectors = f" with {', '.join(machine['instructions'])}" if machine.get("instructions") else ""
+    cpu = f"{machine['cpu']}{vectors}, {machine['cores']} cores"
+    return f"{cpu}, Python {machine['python']}, {versions}; {machine['date']}"

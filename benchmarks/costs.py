@@ -1,14 +1,20 @@
 """What the networks of an architecture cost on paper: multiply-accumulates, stage by stage, and parameters.
 
-PyTorch is imported by the functions, so that whoever calls them in a child has none of its threads.
+    python benchmarks/costs.py [--arch res50] [--width 1.0]
+
+Nothing is measured: the figures are the same everywhere. PyTorch is imported by the functions, so that whoever calls
+them in a child has none of its threads. Writes results/costs.json and a table.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from btnet_train.topology import CANONICAL
+import common
+from btnet_train.topology import CANONICAL, UNITS
+from tables_speed import stage_macs as stage_table
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -17,6 +23,9 @@ if TYPE_CHECKING:
 
 STAGES = {"conv1": "stem", "layer1": "stage 1", "layer2": "stage 2", "layer3": "stage 3", "layer4": "stage 4"}
 """Parts of a network by the first part of a layer's name; the FC layer is the last."""
+DIM = 512
+RESOLUTIONS = (112, 28, 14, 7)
+"""Of the networks that the table has: the paper's."""
 
 
 def stage_macs(network: IResNet) -> dict[str, int]:
@@ -69,3 +78,22 @@ def costs(arch: str, width: float, dim: int, resolutions: Sequence[int]) -> dict
             "own_parameters": parameter_count(network) if trunk else branch_parameter_count(network),
         }
     return found
+
+
+def main() -> None:
+    """Count, and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arch", choices=list(UNITS), default="res50", help="(default: res50)")
+    parser.add_argument("--width", type=float, default=1.0, help="multiplies the channels 64 to 512 (default: 1)")
+    options = parser.parse_args()
+    try:
+        found = costs(options.arch, options.width, DIM, RESOLUTIONS)
+    except ValueError as error:
+        parser.error(str(error))
+    settings = {"arch": options.arch, "width": options.width, "dim": DIM}
+    print(common.write("costs", {"settings": settings, "costs": found}))
+    print(stage_table(common.load("costs")))
+
+
+if __name__ == "__main__":
+    main()

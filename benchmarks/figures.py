@@ -86,6 +86,24 @@ def mixed(results: Results) -> Figure:
     )
 
 
+def mixed_batch(results: Results) -> Figure:
+    """Seconds of a mixed batch through the engine, beside the ideal."""
+    groups = {}
+    for precision, of in results["precision"].items():
+        seconds = {"engine": of["engine_seconds"], "ideal, from OpenVINO's own rates": of["ideal_seconds"]}
+        groups[precision] = {name: value["median"] for name, value in seconds.items()}
+    return bars(groups, "seconds of a mixed batch")
+
+
+def memory_use(results: Results) -> Figure:
+    """Anonymous memory of an engine from the cache, beside that of OpenVINO's own API."""
+    groups = {}
+    for precision, of in results["precision"].items():
+        kinds = {"engine": of["again"], "OpenVINO's own API": of["naive"]}
+        groups[precision] = {name: kind["anonymous"]["median"] for name, kind in kinds.items()}
+    return bars(groups, "anonymous memory, MiB")
+
+
 def peers(results: Results) -> Figure:
     """Images/s of every candidate on every mix."""
     mixes = results["mixes"]
@@ -122,6 +140,8 @@ def resample(results: Results) -> Figure:
 FIGURES: dict[str, Callable[[Results], Figure]] = {
     "flops_latency": flops_latency,
     "mixed": mixed,
+    "mixed_batch": mixed_batch,
+    "memory_use": memory_use,
     "peers": peers,
     "scaling": scaling,
     "resample": resample,

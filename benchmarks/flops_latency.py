@@ -3,19 +3,19 @@
     python benchmarks/flops_latency.py [--arch res50] [--width 1.0] [--bundle BUNDLE] [--device cpu] [--precision f32]
 
 A bundle with random weights is made unless there is one. For each precision and branch: latency of a single crop with
-hint="latency" (p50 and p95 of the calls of a round), images/s over how many crops are given at once, and on the CPU the
-same through OpenVINO's own API with tensors that are ready: its latency hint, and its best of several batch sizes and
-numbers of streams for 32 images. The realised saving of a branch is (time at 112 / time at r) / (GMACs at 112 / GMACs
-at r), taken in each round. Seconds to load and memory are of fresh processes: the first time, with an empty cache, and
-again. Writes results/flops_latency.json, a table and a figure.
+hint="latency" (p50 and p95 of the calls of a round), images/s with the best number of crops at once, 8 or more, and on
+the CPU the same through OpenVINO's own API with tensors that are ready: its latency hint, and its best of several batch
+sizes, numbers of streams, and threads that are pinned to cores or not. What is best is tried beforehand; then OpenVINO
+and the engine take turns branch by branch, with as many images. The realised saving of a branch is (time at 112 / time
+at r) / (GMACs at 112 / GMACs at r), taken in each round. Seconds to load and memory are of fresh processes: the first
+time, with an empty cache, and again; for each branch alone and for all, on a GPU, whose engines take minutes to build,
+for all only. Writes results/flops_latency.json, a table and a figure.
 """
 
 from __future__ import annotations
 
-import statistics
-import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,14 +24,15 @@ import numpy as np
 
 import bundles
 import common
+import mixes
 from btnet_ext import Bundle, Engine
 from btnet_ext.cuda import find_gpu, parse_device
+from comparing import refuse_others
 from costs import costs
-from loading import load
-from openvino_runs import IMAGES, all_ways, single
+from loading import loads
+from openvino_runs import Way, best_way, fastest, single
 from publish import publish
 
-SEED = 20260
 MANY = 8
 """So many crops or more at once are a batch."""
 
@@ -42,24 +43,19 @@ class Plan:
 
     rounds: int = 7
     calls: int = 40  # of a single crop, in each round
-    loads: int = 3
+    loads: int = 5
+    alone: bool = True  # whether branches are loaded alone, too
     most: int = 64  # crops at once
-    images: int = 16  # at least so many of each branch are timed together
+    images: int = 256  # of a branch that are timed together, where there is no OpenVINO to say how many
 
     @property
     def batches(self) -> list[int]:
         """Numbers of crops that are given at once."""
-        return [2**k for k in range(self.most.bit_length())]
+        return [2**k for k in range(MANY.bit_length() - 1, self.most.bit_length())]
 
 
-QUICK = Plan(rounds=3, calls=10, loads=2, most=16, images=8)
-PLANS = {"cpu": Plan(), "gpu": Plan(most=1024, images=256)}
-
-
-def crops(side: int, count: int) -> list[np.ndarray]:
-    """Random crops of the size of a branch."""
-    rng = np.random.default_rng(SEED)
-    return [rng.integers(0, 256, (side, side, 3), np.uint8) for _ in range(count)]
+QUICK = Plan(rounds=3, calls=10, loads=2, most=16)
+PLANS = {"cpu": Plan(), "gpu": Plan(loads=2, alone=False, most=1024)}
 
 
 def latencies(
@@ -86,7 +82,7 @@ def measure_latency(bundle: Bundle, precision: str, device: str, plan: Plan) -> 
 
     def engine(resolution: int) -> Callable[[], object]:
         made = Engine(bundle.path, device=device, precision=precision, hint="latency", resolutions=[resolution])
-        return partial(made.embed, crops(resolution, 1))
+        return partial(made.embed, mixes.squares(resolution, 1))
 
     who: dict[str, Callable[[int], Callable[[], object]]] = {"engine": engine}
     if device == "cpu":
@@ -96,48 +92,28 @@ def measure_latency(bundle: Bundle, precision: str, device: str, plan: Plan) -> 
     return {name: {r: found[name, r] for r in bundle.resolutions} for name in who}
 
 
-@dataclass(frozen=True)
-class Way:
-    """One way to run a branch: who does it and how, on how many images at once, and on how many that are timed."""
+def engine_way(bundle: Bundle, precision: str, device: str, resolution: int, images: int, plan: Plan) -> Way:
+    """Return the fastest number of crops to give to the engine at once, to embed so many images or a few more."""
+    engine = Engine(bundle.path, device=device, precision=precision, resolutions=[resolution])
 
-    who: str
-    resolution: int
-    name: str
-    at_once: int
-    images: int
-    run: Callable[[], object]
+    def at_once(batch: int) -> Way:
+        calls = -(-images // batch)
+        run = partial(common.repeat, partial(engine.embed, mixes.squares(resolution, batch)), calls)
+        return Way(str(batch), batch * calls, run)
+
+    return fastest([partial(at_once, batch) for batch in plan.batches])
 
 
-def engine_ways(bundle: Bundle, precision: str, device: str, plan: Plan) -> list[Way]:
-    """Each branch with all numbers of crops that are given at once."""
-    ways = []
-    for resolution in bundle.resolutions:
-        engine = Engine(bundle.path, device=device, precision=precision, resolutions=[resolution])
-        for batch in plan.batches:
-            calls = max(1, plan.images // batch)
-            run = partial(_repeat, partial(engine.embed, crops(resolution, batch)), calls)
-            ways.append(Way("engine", resolution, str(batch), batch, batch * calls, run))
+def best_ways(bundle: Bundle, precision: str, device: str, plan: Plan) -> dict[tuple[str, int], Way]:
+    """Return the best way by who and branch: what a branch is compared by lies side by side."""
+    ways = {}
+    for resolution in reversed(bundle.resolutions):
+        images = plan.images
+        if device == "cpu":
+            ways["openvino", resolution] = best_way(bundle, precision, resolution)
+            images = ways["openvino", resolution].images
+        ways["engine", resolution] = engine_way(bundle, precision, device, resolution, images, plan)
     return ways
-
-
-def _repeat(run: Callable[[], object], times: int) -> None:
-    for _ in range(times):
-        run()
-
-
-def openvino_ways(bundle: Bundle, precision: str) -> list[Way]:
-    """Each branch with all batch sizes and numbers of streams that OpenVINO is tried with."""
-    return [
-        Way("openvino", resolution, name, IMAGES, IMAGES, compiled())
-        for resolution in bundle.resolutions
-        for name, compiled in all_ways(bundle, precision, resolution).items()
-    ]
-
-
-def best(rates: Mapping[Way, list[float]], who: str, resolution: int, least: int = 1) -> Way:
-    """Return the fastest way of one to run a branch, by the median, on `least` images at once or more."""
-    ways = [way for way in rates if (way.who, way.resolution) == (who, resolution) and way.at_once >= least]
-    return min(ways, key=lambda way: statistics.median(rates[way]))
 
 
 def savings(times: Mapping[str, Mapping[int, list[float]]], gmacs: Mapping[int, float]) -> dict[int, dict[str, Any]]:
@@ -159,13 +135,10 @@ def savings(times: Mapping[str, Mapping[int, list[float]]], gmacs: Mapping[int, 
 def measure(bundle: Bundle, precision: str, device: str, gmacs: Mapping[int, float], plan: Plan) -> dict[str, Any]:
     """Latency, rates and savings of all branches in one precision."""
     single_crop = measure_latency(bundle, precision, device, plan)
-    ways = engine_ways(bundle, precision, device, plan)
-    if device == "cpu":
-        ways += openvino_ways(bundle, precision)
-    seconds = common.interleave({way: way.run for way in ways}, rounds=plan.rounds)
-    rates = {way: [value / way.images for value in seconds[way]] for way in ways}
+    ways = best_ways(bundle, precision, device, plan)
+    seconds = common.interleave({name: way.run for name, way in ways.items()}, rounds=plan.rounds)
+    many = {who: {r: [value / ways[who, r].images for value in seconds[who, r]] for r in gmacs} for who in single_crop}
     p50 = {who: {r: of[r]["p50"] for r in of} for who, of in single_crop.items()}
-    many = {who: {r: rates[best(rates, who, r, MANY)] for r in gmacs} for who in single_crop}
     saved = {"single": savings(p50, gmacs), "many": savings(many, gmacs)}
     branches: dict[str, Any] = {}
     for resolution in gmacs:
@@ -173,11 +146,10 @@ def measure(bundle: Bundle, precision: str, device: str, gmacs: Mapping[int, flo
             "saving": {number: of[resolution] for number, of in saved.items() if resolution in of}
         }
         for who, percentiles in single_crop.items():
-            way = best(rates, who, resolution)
             branch[who] = {
                 **{f"{name}_ms": _milliseconds(values) for name, values in percentiles[resolution].items()},
-                "best": way.name,
-                "images_per_second": common.summary([1 / value for value in rates[way]]),
+                "best": ways[who, resolution].name,
+                "images_per_second": common.summary([1 / value for value in many[who][resolution]]),
             }
         if "openvino" in branch:
             branch["latency_to_openvino"] = common.ratios(p50["engine"][resolution], p50["openvino"][resolution])
@@ -189,26 +161,11 @@ def _milliseconds(seconds: list[float]) -> dict[str, float]:
     return common.summary([1e3 * value for value in seconds])
 
 
-def loads(bundle: Bundle, resolutions: Sequence[int], options: dict[str, Any], plan: Plan) -> dict[str, Any]:
-    """Seconds and memory of an engine with these branches, the first time and from the cache."""
-    found: dict[str, dict[str, list[float]]] = {"first": {}, "again": {}}
-    for _ in range(plan.loads):
-        with tempfile.TemporaryDirectory() as cache:
-            for values in found.values():
-                for part, value in common.in_child(load, str(bundle.path), list(resolutions), cache, options).items():
-                    values.setdefault(part, []).append(value)
-    summaries: dict[str, Any] = {
-        time: {part: common.summary(values) for part, values in of.items()} for time, of in found.items()
-    }
-    summaries["again_to_first"] = common.ratios(found["again"]["seconds"], found["first"]["seconds"])
-    return summaries
-
-
 def all_loads(bundle: Bundle, options: dict[str, Any], plan: Plan) -> dict[str, Any]:
-    """The same for each branch alone and for all of them."""
-    choices = {str(resolution): [resolution] for resolution in reversed(bundle.resolutions)}
+    """Seconds and memory of an engine with all branches, and with each alone if the plan says so."""
+    choices = {str(resolution): [resolution] for resolution in reversed(bundle.resolutions) if plan.alone}
     choices["all"] = list(bundle.resolutions)
-    return {name: loads(bundle, resolutions, options, plan) for name, resolutions in choices.items()}
+    return {name: loads(str(bundle.path), chosen, options, plan.loads) for name, chosen in choices.items()}
 
 
 def main() -> None:
@@ -224,6 +181,9 @@ def main() -> None:
     plan = QUICK if options.quick else PLANS["cpu" if gpu is None else "gpu"]
     with bundles.opened(parser, options) as bundle:
         precisions, absent = bundles.available(bundle, options.precision, options.device)
+        settings = bundles.description(bundle, options) | {"device": options.device, "seed": mixes.SEED}
+        settings["gpu"] = None if gpu is None else find_gpu(gpu).name
+        refuse_others(settings, options)
         on_paper = common.in_child(costs, bundle.arch, bundle.width, bundle.dim, bundle.resolutions[::-1])
         gmacs = {int(resolution): cost["gmacs"] for resolution, cost in on_paper.items()}
         results: dict[str, Any] = {}
@@ -233,8 +193,6 @@ def main() -> None:
                 "branches": measure(bundle, precision, options.device, gmacs, plan),
                 "loading": all_loads(bundle, engine, plan),
             }
-        settings = bundles.description(bundle) | {"device": options.device, "quick": options.quick}
-    settings["gpu"] = None if gpu is None else find_gpu(gpu).name
     publish(
         "flops_latency",
         {"settings": settings, "costs": on_paper, "precision": results, "absent": absent},

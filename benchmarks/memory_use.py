@@ -1,127 +1,105 @@
 """Memory of an engine with all branches, how long it takes to load, and memory along a stream.
 
-    python benchmarks/memory_use.py BUNDLE
+    python benchmarks/memory_use.py [--arch res50] [--width 1.0] [--bundle BUNDLE] [--precision f32]
 
-Each measurement runs in a process of its own, without torch: anonymous memory (which no file backs) and
-resident memory after one mixed batch, for the engine and for OpenVINO's own API with one compiled network a
-branch; and resident memory along 20,000 generated images. Writes results/memory_use.json.
+Each measurement runs in a process of its own, without torch: what it has more of anonymous memory (which no file backs)
+and of resident memory after one mixed batch, for the engine, which loads from an empty cache first and from a full one
+again, and for OpenVINO's own API with one compiled network a branch; and resident memory along 20,000 crops of 6 to 60
+pixels, with a small network, since that does not depend on it. Writes results/memory_use.json, a table and a figure.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import bundles
 import common
+import loading
+import mixes
+import openvino_runs
+from btnet_ext import Bundle, Engine
+from comparing import refuse_others
+from publish import publish
 
-SEED = 20260
-STREAM = 20_000
+TIMES, QUICK_TIMES = 5, 2
+STREAM, QUICK_STREAM = 20_000, 2_000
 EVERY = 500
-
-
-def mixed(rng: np.random.Generator) -> list[np.ndarray]:
-    """32 random crops of each of the sizes 7, 14, 28 and 112."""
-    return [rng.integers(0, 256, (side, side, 3), dtype=np.uint8) for side in (7, 14, 28, 112) for _ in range(32)]
-
-
-def engine(bundle: str, precision: str) -> dict[str, float]:
-    """Memory after one mixed batch through the engine."""
-    from btnet_ext import Engine
-
-    start = time.perf_counter()
-    made = Engine(bundle, precision=precision)
-    seconds = time.perf_counter() - start
-    made.embed(mixed(np.random.default_rng(SEED)))
-    return {**common.memory(), "load_seconds": seconds}
+SETTLED = 1000
+"""Images of the stream after which memory is not to grow any more."""
+MIX = "surveillance"
 
 
 def naive(bundle: str, precision: str) -> dict[str, float]:
-    """Memory after the same through four networks compiled by OpenVINO's own API."""
+    """MiB that this process has more after a batch through one network a branch, compiled by OpenVINO's own API."""
     import openvino as ov
 
-    core = ov.Core()
-    graphs = json.loads((Path(bundle) / "model.json").read_text())["graphs"]["f32"]
-    properties = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "THROUGHPUT"}
-    networks = {int(r): core.compile_model(Path(bundle) / graph, "CPU", properties) for r, graph in graphs.items()}
+    before, opened, core = common.memory(), Bundle.open(bundle), ov.Core()
+    properties = {"INFERENCE_PRECISION_HINT": openvino_runs.hint(precision), "PERFORMANCE_HINT": "THROUGHPUT"}
+    networks = {
+        resolution: core.compile_model(openvino_runs.graph(opened, precision, resolution), "CPU", properties)
+        for resolution in opened.resolutions
+    }
     for resolution, network in networks.items():
-        images = np.zeros((32, 3, resolution, resolution), np.float32)
+        images = openvino_runs.inputs(resolution, loading.IMAGES)
         for _ in range(2):
             network.create_infer_request().infer({0: images})
-    return common.memory()
+    return loading.grown(before)
 
 
-def stream(bundle: str, precision: str) -> dict[str, list[float]]:
-    """Resident memory every EVERY images of a stream of generated crops of 5 to 60 pixels."""
-    from btnet_ext import Engine
-
-    rng = np.random.default_rng(SEED)
+def stream(bundle: str, count: int) -> list[float]:
+    """Resident MiB of this process every EVERY images of a stream of so many, and at its end."""
+    crops = mixes.crops(MIX, SETTLED)
     resident: list[float] = []
 
     def images() -> Iterator[np.ndarray]:
-        for index in range(STREAM):
+        for index, crop in enumerate(islice(cycle(crops), count)):
             if index % EVERY == 0:
                 resident.append(common.memory()["resident"])
-            height, width = rng.integers(5, 61, 2)
-            yield rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+            yield crop
 
-    count = sum(len(block) for block in Engine(bundle, precision=precision).embed_stream(images()))
-    resident.append(common.memory()["resident"])
-    if count != STREAM:
-        raise RuntimeError(f"the stream gave {count} embeddings for {STREAM} images")
-    return {"resident": resident}
+    embedded = sum(len(block) for block in Engine(bundle).embed_stream(images()))
+    if embedded != count:
+        raise RuntimeError(f"the stream gave {embedded} embeddings for {count} images")
+    return [*resident, common.memory()["resident"]]
 
 
-MEASUREMENTS = {"engine": engine, "naive": naive, "stream": stream}
+def measure(bundle: Bundle, precision: str, times: int) -> dict[str, Any]:
+    """Engine, first and again, and OpenVINO's own API."""
+    engine = loading.loads(str(bundle.path), bundle.resolutions, {"precision": precision}, times)
+    others = [common.in_child(naive, str(bundle.path), precision) for _ in range(times)]
+    return {**engine, "naive": loading.summaries(others)}
 
 
-def in_child(measurement: str, bundle: Path, precision: str, cache: str) -> dict[str, Any]:
-    """Run one measurement in a fresh process."""
-    command = [sys.executable, __file__, str(bundle), "--child", measurement, "--precision", precision]
-    environment = os.environ | {"BTNET_CACHE": cache}
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-    read: dict[str, Any] = json.loads(done.stdout)
-    return read
-
-
-def in_children(bundle: Path, stream_bundle: Path) -> dict[str, Any]:
-    """Run everything, with an empty cache to begin with; the first engine of a precision fills it."""
-    results: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as cache:
-        for precision in ("f32", "bf16"):
-            results[f"first_{precision}"] = in_child("engine", bundle, precision, cache)
-            results[f"engine_{precision}"] = in_child("engine", bundle, precision, cache)
-            results[f"naive_{precision}"] = in_child("naive", bundle, precision, cache)
-        resident = in_child("stream", stream_bundle, "f32", cache)["resident"]
-    after_first_thousand = resident[1000 // EVERY :]
-    growth = max(after_first_thousand) - after_first_thousand[0]
-    results["stream"] = {"images": STREAM, "every": EVERY, "resident": resident, "growth_after_1000": growth}
-    return results
+def measure_stream(count: int) -> dict[str, Any]:
+    """Memory along a stream through an engine with a small network."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "small.btnet"
+        bundles.write_random(path, *bundles.SMALL)
+        resident = common.in_child(stream, str(path), count)
+    settled = resident[SETTLED // EVERY :]
+    return {"images": count, "every": EVERY, "resident": resident, "growth_after_1000": max(settled) - settled[0]}
 
 
 def main() -> None:
-    """Run everything, each in its own process, and write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path, help="for the memory of engines")
-    parser.add_argument("--stream-bundle", type=Path, help="a smaller one for the stream; the same one if not given")
-    parser.add_argument("--child", choices=sorted(MEASUREMENTS), help=argparse.SUPPRESS)
-    parser.add_argument("--precision", default="f32", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.child:
-        print(json.dumps(MEASUREMENTS[arguments.child](str(arguments.bundle), arguments.precision)))
-        return
-    results = in_children(arguments.bundle, arguments.stream_bundle or arguments.bundle)
-    print(json.dumps(results, indent=1))
-    print(common.write("memory_use", results))
+    """Measure every precision that there is."""
+    parser = common.arguments(__doc__)
+    bundles.add_options(parser)
+    bundles.add_precision(parser)
+    options = parser.parse_args()
+    times, count = (QUICK_TIMES, QUICK_STREAM) if options.quick else (TIMES, STREAM)
+    with bundles.opened(parser, options) as bundle:
+        settings = bundles.description(bundle, options)
+        refuse_others(settings, options)
+        precisions, absent = bundles.available(bundle, options.precision)
+        results = {precision: measure(bundle, precision, times) for precision in precisions}
+        along = measure_stream(count)
+    publish("memory_use", {"settings": settings, "precision": results, "stream": along, "absent": absent}, options)
 
 
 if __name__ == "__main__":

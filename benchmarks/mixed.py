@@ -18,6 +18,7 @@ import bundles
 import common
 import mixes
 from btnet_ext import Bundle, Engine
+from comparing import refuse_others
 from publish import publish
 
 
@@ -75,14 +76,12 @@ def main() -> None:
     plan = QUICK if options.quick else Plan()
     print(f"seed {mixes.SEED}")
     with bundles.opened(parser, options) as bundle:
+        settings = bundles.description(bundle, options) | {"seed": mixes.SEED}
+        refuse_others(settings, options)
         precisions, absent = bundles.available(bundle, options.precision)
         results = {precision: measure(bundle, precision, plan) for precision in precisions}
         engine = Engine(bundle.path, precision=precisions[0])
-        branches = {}
-        for name in mixes.MIXES:
-            selected = engine.select(mixes.crops(name, max(plan.batches))).tolist()
-            branches[name] = {str(resolution): selected.count(resolution) for resolution in bundle.resolutions}
-        settings = bundles.description(bundle) | {"seed": mixes.SEED, "quick": options.quick}
+        branches = {name: mixes.counts(engine, mixes.crops(name, max(plan.batches))) for name in mixes.MIXES}
     publish("mixed", {"settings": settings, "branches": branches, "precision": results, "absent": absent}, options)
 
 

@@ -1,80 +1,75 @@
-"""A mixed batch of 128 crops against the best that OpenVINO's own API does with each branch alone.
+"""A mixed batch, 32 crops for each branch, against the best that OpenVINO's own API does with each branch alone.
 
-    python benchmarks/mixed_batch.py BUNDLE
+    python benchmarks/mixed_batch.py [--arch res50] [--width 1.0] [--bundle BUNDLE] [--precision f32]
 
-The engine gets uint8 crops of random sizes, 32 for each branch, and resizes, groups, runs and orders them.
-OpenVINO gets float tensors that are ready, of one branch, in the best of several static batch sizes, on one stream
-for each of the engine's threads or on one for all of them. The ratio of the engine's time to the sum of 32 / rate over
-the branches says what everything around the networks costs; 1 would be nothing. Writes results/mixed_batch.json.
+The engine gets uint8 crops of random sizes, and resizes, groups, runs and orders them. OpenVINO gets float tensors that
+are ready, of one branch, in the best of several static batch sizes, on one stream for each of the engine's threads or
+on one for all of them, its threads pinned to cores or not. The ratio of the engine's time to the ideal, the sum of
+crops / rate over the branches, is taken in each round: it says what everything around the networks costs, and 1 would
+be nothing. In each round the engine embeds the batch so often that it runs as many images of a branch as OpenVINO does.
+Writes results/mixed_batch.json, a table and a figure.
 """
 
 from __future__ import annotations
 
-import argparse
-import statistics
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
+from typing import Any
 
-import numpy as np
-
+import bundles
 import common
+import mixes
 from btnet_ext import Bundle, Engine
-from openvino_runs import IMAGES, all_ways
+from comparing import refuse_others
+from openvino_runs import best_way
+from publish import publish
 
-CROPS_A_BRANCH = IMAGES
-SIZES = {7: (4, 7), 14: (8, 14), 28: (15, 28), 112: (29, 200)}
-SEED = 20260
-
-
-def crops(rng: np.random.Generator) -> list[np.ndarray]:
-    """Random pixels in random square sizes, shuffled; the networks' time does not depend on what they see."""
-    sides = [int(rng.integers(low, high + 1)) for low, high in SIZES.values() for _ in range(CROPS_A_BRANCH)]
-    rng.shuffle(sides)
-    return [rng.integers(0, 256, (side, side, 3), dtype=np.uint8) for side in sides]
+CROPS_A_BRANCH = 32
+ROUNDS, QUICK_ROUNDS = 7, 3
 
 
-def measure(bundle: Bundle, precision: str, rounds: int) -> dict[str, object]:
-    """Engine and OpenVINO in turns; the ratio is taken within each round, then the median."""
+def measure(bundle: Bundle, precision: str, rounds: int) -> dict[str, Any]:
+    """Engine and the best way of each branch in turns."""
     engine = Engine(bundle.path, precision=precision)
-    images = crops(np.random.default_rng(SEED))
-    ways = {
-        resolution: {name: compiled() for name, compiled in all_ways(bundle, precision, resolution).items()}
-        for resolution in bundle.resolutions
+    crops = mixes.of_branches(bundle.resolutions, CROPS_A_BRANCH)
+    counts = mixes.counts(engine, crops)
+    ways = {resolution: best_way(bundle, precision, resolution) for resolution in counts}
+    calls = -(-max(way.images for way in ways.values()) // CROPS_A_BRANCH)
+    candidates: dict[int | str, Callable[[], object]] = {
+        "engine": partial(common.repeat, partial(engine.embed, crops), calls),
+        **{resolution: way.run for resolution, way in ways.items()},
     }
-    candidates: dict[str, Callable[[], object]] = {"engine": partial(engine.embed, images)}
-    for runs in ways.values():
-        candidates |= runs
     seconds = common.interleave(candidates, rounds=rounds)
-
-    median = {name: statistics.median(values) for name, values in seconds.items()}
-    best = {resolution: min(runs, key=lambda name: median[name]) for resolution, runs in ways.items()}
-    ratios = [seconds["engine"][i] / sum(seconds[name][i] for name in best.values()) for i in range(rounds)]
+    taken = [value / calls for value in seconds["engine"]]
+    of_one = {resolution: [value / way.images for value in seconds[resolution]] for resolution, way in ways.items()}
+    ideal = [sum(counts[resolution] * of_one[resolution][turn] for resolution in counts) for turn in range(rounds)]
     return {
-        "ratio": common.summary(ratios),
-        "engine_seconds": common.summary(seconds["engine"]),
+        "ratio": common.ratios(taken, ideal),
+        "engine_seconds": common.summary(taken),
+        "ideal_seconds": common.summary(ideal),
         "openvino": {
-            str(resolution): {"best": name, "images_per_second": CROPS_A_BRANCH / median[name]}
-            for resolution, name in best.items()
+            str(resolution): {
+                "best": way.name,
+                "images_per_second": common.summary([1 / value for value in of_one[resolution]]),
+            }
+            for resolution, way in ways.items()
         },
     }
 
 
 def main() -> None:
-    """Measure f32 and bf16 and write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    bundle = Bundle.open(arguments.bundle)
-    results = {precision: measure(bundle, precision, arguments.rounds) for precision in ("f32", "bf16")}
-    path = common.write(
-        "mixed_batch",
-        {"arch": bundle.arch, "width": bundle.width, "crops_a_branch": CROPS_A_BRANCH, "precision": results},
-    )
-    for precision, result in results.items():
-        print(f"{precision}: {result['ratio']}")
-    print(path)
+    """Measure every precision that there is."""
+    parser = common.arguments(__doc__)
+    bundles.add_options(parser)
+    bundles.add_precision(parser)
+    options = parser.parse_args()
+    rounds = QUICK_ROUNDS if options.quick else ROUNDS
+    with bundles.opened(parser, options) as bundle:
+        settings = bundles.description(bundle, options) | {"crops_a_branch": CROPS_A_BRANCH, "seed": mixes.SEED}
+        refuse_others(settings, options)
+        precisions, absent = bundles.available(bundle, options.precision)
+        results = {precision: measure(bundle, precision, rounds) for precision in precisions}
+    publish("mixed_batch", {"settings": settings, "precision": results, "absent": absent}, options)
 
 
 if __name__ == "__main__":

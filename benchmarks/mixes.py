@@ -1,4 +1,7 @@
-"""Crops of the size mixes that benchmarks embed, of random pixels: a network's time does not depend on what it sees."""
+"""Crops that benchmarks embed, of random pixels, since a network's time does not depend on what it sees.
+
+They come in mixes of sizes, in one size, or in the sizes of a bundle's branches.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from btnet_ext import Engine
+
 SEED = 20260
+"""Of all that is random in the benchmarks but weights."""
+HIGHEST = 200
+"""The longest side of the crops that are made for a bundle's branches, unless one is for more."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +54,26 @@ def crops(name: str, count: int, seed: int = SEED) -> list[NDArray[np.uint8]]:
     return [rng.integers(0, 256, (height, width, 3), np.uint8) for height, width in zip(heights, widths, strict=True)]
 
 
-def branch(crop: NDArray[np.uint8], resolutions: Sequence[int]) -> int:
-    """Return the branch of a crop by max and ceil, as bundles select that are not told otherwise."""
-    longer = max(crop.shape[:2])
-    return min((resolution for resolution in resolutions if resolution >= longer), default=max(resolutions))
+def squares(side: int, count: int) -> list[NDArray[np.uint8]]:
+    """Return `count` crops, side x side x 3."""
+    return list(np.random.default_rng(SEED).integers(0, 256, (count, side, side, 3), np.uint8))
 
 
-def branches(crops: Sequence[NDArray[np.uint8]], resolutions: Sequence[int]) -> dict[int, int]:
-    """How many of the crops go to each branch that has any, ascending."""
-    chosen = [branch(crop, resolutions) for crop in crops]
-    return {resolution: chosen.count(resolution) for resolution in sorted(set(chosen))}
+def of_branches(resolutions: Sequence[int], count: int) -> list[NDArray[np.uint8]]:
+    """Return `count` square crops for each branch, shuffled, of sizes that go to it where sides are rounded up.
+
+    Those for the smallest branch are more than half as large as it, those for the largest have sides up to HIGHEST.
+    """
+    rng, below, sides = np.random.default_rng(SEED), min(resolutions) // 2, []
+    for resolution in sorted(resolutions):
+        most = max(resolution, HIGHEST) if resolution == max(resolutions) else resolution
+        sides += rng.integers(below + 1, most + 1, count).tolist()
+        below = resolution
+    rng.shuffle(sides)
+    return [rng.integers(0, 256, (side, side, 3), np.uint8) for side in sides]
+
+
+def counts(engine: Engine, crops: Sequence[NDArray[np.uint8]]) -> dict[int, int]:
+    """How many of the crops an engine gives to each of its branches, ascending."""
+    selected = engine.select(crops).tolist()
+    return {resolution: selected.count(resolution) for resolution in engine.resolutions}

@@ -9,7 +9,8 @@ round, to ONNX Runtime. `allowed` is what they could be if everything around the
 mix at the best rate that OpenVINO's own API reaches for each branch in the same round.
 
 Candidates of the same networks and the same resize must have the same embeddings: the run fails where the lowest cosine
-in f32 is below 0.9999. Writes results/peers.json, a table and a figure. A candidate that cannot run is named, with why.
+in f32 is below 0.9999. A candidate that cannot run, or whose process dies, is left out and named, with why. Writes
+results/peers.json, a table and a figure.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,8 @@ import numpy as np
 import bundles
 import common
 import mixes
-from btnet_ext import Bundle
+from btnet_ext import Bundle, Engine
+from comparing import refuse_others
 from publish import publish
 
 MIXES = ("surveillance", "all small")
@@ -88,8 +91,9 @@ class Worker:
         self.way = self._answer()["way"]
 
     def ask(self, **request: str) -> dict[str, Any]:
-        """Send a request and return the answer."""
-        print(json.dumps(request), file=self._process.stdin, flush=True)
+        """Send a request and return the answer. Raises Absent where the process has ended, or ends now."""
+        with suppress(BrokenPipeError):  # there is no answer then
+            print(json.dumps(request), file=self._process.stdin, flush=True)
         return self._answer()
 
     def stop(self) -> None:
@@ -99,67 +103,98 @@ class Worker:
     def _answer(self) -> dict[str, Any]:
         line = self._process.stdout.readline() if self._process.stdout else ""
         if not line:
-            code = self._process.wait()
-            written = self._log.read_text().strip().splitlines()
-            raise Absent(written[-1] if written else f"its process ended with {code}")
+            self._process.communicate()
+            written, code = self._log.read_text().strip().splitlines(), self._process.returncode
+            # A process that was killed, for want of memory for example, has not written why.
+            raise Absent(written[-1] if written and code > 0 else f"its process ended with {code}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
 
-def start(bundle: Bundle, wanted: list[Peer], crops: int, folder: Path) -> tuple[dict[Peer, Worker], dict[str, str]]:
-    """Start all, one after the other, since each tries what is fastest; and say why some are absent."""
-    workers, absent = {}, {}
-    for number, peer in enumerate(wanted):
+class Field:
+    """The candidates that run, and why others do not."""
+
+    def __init__(self, bundle: Bundle, wanted: list[Peer], crops: int, folder: Path) -> None:
+        """Start all, one after the other, since each tries what is fastest."""
+        self.workers: dict[Peer, Worker] = {}
+        self.absent: dict[str, str] = {}
+        for number, peer in enumerate(wanted):
+            try:
+                self.workers[peer] = Worker(peer, bundle.path, crops, folder / f"{number}.log")
+            except Absent as error:
+                self.absent[str(peer)] = str(error)
+            print(f"{peer}: {self.workers[peer].way if peer in self.workers else self.absent[str(peer)]}")
+
+    def ask(self, peer: Peer, **request: str) -> dict[str, Any] | None:
+        """Return a candidate's answer; None, and no such candidate any more, where its process ended."""
         try:
-            workers[peer] = Worker(peer, bundle.path, crops, folder / f"{number}.log")
+            return self.workers[peer].ask(**request)
         except Absent as error:
-            absent[str(peer)] = str(error)
-        print(f"{peer}: {workers[peer].way if peer in workers else absent[str(peer)]}")
-    return workers, absent
+            del self.workers[peer]
+            self.absent[str(peer)] = str(error)
+            return None
+
+    def stop(self) -> None:
+        """End all."""
+        for worker in self.workers.values():
+            worker.stop()
 
 
-def run(workers: dict[Peer, Worker], mix: str, rounds: int) -> dict[Peer, list[float]]:
+def run(field: Field, mix: str, rounds: int) -> dict[Peer, list[float]]:
     """Seconds of each candidate in each round."""
-    seconds: dict[Peer, list[float]] = {peer: [] for peer in workers}
+    seconds: dict[Peer, list[float]] = {peer: [] for peer in field.workers}
     for number in range(-1, rounds):  # the first is not counted
-        for peer, worker in workers.items():
+        for peer in list(field.workers):
             time.sleep(PAUSE)
-            taken = worker.ask(run=mix)["seconds"]
-            if number >= 0:
-                seconds[peer].append(taken)
+            answer = field.ask(peer, run=mix)
+            if answer and number >= 0:
+                seconds[peer].append(answer["seconds"])
     return seconds
 
 
-def cosines(workers: dict[Peer, Worker], mix: str, folder: Path) -> dict[str, Any]:
-    """Lowest cosine of each candidate's embeddings to those of its reference. RuntimeError if it is too low in f32."""
+def cosines(field: Field, mix: str, folder: Path) -> dict[Peer, float]:
+    """Lowest cosine of each candidate's embeddings to those of its reference; ends the run if it is too low in f32."""
     rows = {}
-    compared = [peer for peer in workers if peer.runner != "allowed" or peer.precision == "f32"]
+    compared = [peer for peer in field.workers if peer.runner != "allowed" or peer.precision == "f32"]
     for number, peer in enumerate(compared):
-        worker = workers[peer]
-        read = np.load(worker.ask(embed=mix, to=str(folder / f"{number}.npy"))["to"]).astype(np.float64)
-        rows[peer] = read / np.linalg.norm(read, axis=1, keepdims=True)
+        answer = field.ask(peer, embed=mix, to=str(folder / f"{number}.npy"))
+        if answer:
+            read = np.load(answer["to"]).astype(np.float64)
+            rows[peer] = read / np.linalg.norm(read, axis=1, keepdims=True)
     found = {}
     for peer in rows:
         if peer.runner == "allowed" or peer.reference == peer or peer.reference not in rows:
             continue
-        lowest = float((rows[peer] * rows[peer.reference]).sum(axis=1).min())
-        if peer.precision == "f32" and lowest < LOWEST_COSINE:
-            raise RuntimeError(
-                f"{peer} computes something else than {peer.reference}: the lowest cosine on {mix!r} is {lowest:.6f}, "
-                f"at least {LOWEST_COSINE} was expected"
+        found[peer] = float((rows[peer] * rows[peer.reference]).sum(axis=1).min())
+        if peer.precision == "f32" and found[peer] < LOWEST_COSINE:
+            sys.exit(
+                f"{peer} computes something else than {peer.reference}: the lowest cosine on {mix!r} is "
+                f"{found[peer]:.6f}, at least {LOWEST_COSINE} was expected"
             )
-        found[str(peer)] = {"lowest": lowest, "reference": str(peer.reference)}
     return found
 
 
+def base_of(field: Field) -> Peer:
+    """Return what all are compared with; ends the run if it is not there."""
+    bases = [Peer(resize, "onnxruntime", "f32") for resize in ("opencv", "pillow")]
+    for peer in bases:
+        if peer in field.workers:
+            return peer
+    sys.exit(f"nothing to compare with: {'; '.join(f'{peer}: {field.absent[str(peer)]}' for peer in bases)}")
+
+
 def results_of(seconds: dict[Peer, list[float]], base: Peer, crops: int) -> dict[str, Any]:
-    """Rates of the candidates, ratios to the base; what these may be at most, and how much of it the engine reaches."""
+    """Rates of the candidates, ratios to the base; what these may be at most, and how much of it the engine reaches.
+
+    What an engine may reach that is not there is left out.
+    """
     found: dict[str, Any] = {"peers": {}, "allowed": {}}
     for peer, taken in seconds.items():
         faster = common.ratios(seconds[base], taken)
         if peer.runner == "allowed":
-            engine = seconds[Peer("", "engine", peer.precision)]
-            found["allowed"][peer.precision] = {"times_faster": faster, "reached": common.ratios(taken, engine)}
+            engine = seconds.get(Peer("", "engine", peer.precision))
+            if engine:
+                found["allowed"][peer.precision] = {"times_faster": faster, "reached": common.ratios(taken, engine)}
         else:
             rate = common.summary([crops / value for value in taken])
             found["peers"][str(peer)] = {"images_per_second": rate, "times_faster": faster}
@@ -167,23 +202,26 @@ def results_of(seconds: dict[Peer, list[float]], base: Peer, crops: int) -> dict
 
 
 def measure(bundle: Bundle, precisions: list[str], crops: int, rounds: int) -> dict[str, Any]:
-    """Start the candidates, run all mixes and compare embeddings."""
+    """Start the candidates, compare embeddings and run all mixes."""
     with tempfile.TemporaryDirectory() as name:
-        workers, absent = start(bundle, peers(precisions), crops, Path(name))
-        bases = [Peer(resize, "onnxruntime", "f32") for resize in ("opencv", "pillow")]
-        base = next((peer for peer in bases if peer in workers), None)
-        if base is None:
-            raise RuntimeError(f"nothing to compare with: {absent}")
-        found = {}
-        for mix in MIXES:
-            found[mix] = results_of(run(workers, mix, rounds), base, crops)
-            found[mix]["cosine"] = cosines(workers, mix, Path(name))
-            selected = mixes.branches(mixes.crops(mix, crops), bundle.resolutions)
-            found[mix]["branches"] = {str(resolution): count for resolution, count in selected.items()}
-        for worker in workers.values():
-            worker.stop()
-    ways = {str(peer): worker.way for peer, worker in workers.items()}
-    return {"base": str(base), "ways": ways, "mixes": found, "absent": absent}
+        field = Field(bundle, peers(precisions), crops, Path(name))
+        base_of(field)
+        close = {mix: cosines(field, mix, Path(name)) for mix in MIXES}
+        seconds = {mix: run(field, mix, rounds) for mix in MIXES}
+        field.stop()
+    base = base_of(field)
+    selecting = Engine(bundle.path)
+    found = {}
+    for mix in MIXES:
+        found[mix] = results_of({peer: seconds[mix][peer] for peer in field.workers}, base, crops)
+        found[mix]["cosine"] = {
+            str(peer): {"lowest": lowest, "reference": str(peer.reference)}
+            for peer, lowest in close[mix].items()
+            if peer in field.workers
+        }
+        found[mix]["branches"] = mixes.counts(selecting, mixes.crops(mix, crops))
+    ways = {str(peer): worker.way for peer, worker in field.workers.items()}
+    return {"base": str(base), "ways": ways, "mixes": found, "absent": field.absent}
 
 
 def main() -> None:
@@ -195,12 +233,13 @@ def main() -> None:
     crops, rounds = (QUICK_CROPS, QUICK_ROUNDS) if options.quick else (CROPS, ROUNDS)
     print(f"seed {mixes.SEED}")
     with bundles.opened(parser, options) as bundle:
+        settings = bundles.description(bundle, options) | {"crops": crops, "seed": mixes.SEED}
+        refuse_others(settings, options)
         # f32 is what all other candidates run, and what embeddings are compared in.
         wanted = options.precision and ["f32", *(name for name in options.precision if name != "f32")]
         precisions, absent = bundles.available(bundle, wanted)
         results = measure(bundle, precisions, crops, rounds)
         results["absent"] |= {f"engine, {precision}": why for precision, why in absent.items()}
-        settings = bundles.description(bundle) | {"crops": crops, "seed": mixes.SEED, "quick": options.quick}
     settings["base"] = results.pop("base")
     publish("peers", {"settings": settings, **results}, options)
 

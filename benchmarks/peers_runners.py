@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+import bundles
 from btnet_ext import Bundle
 
 Crops: TypeAlias = Sequence[NDArray[np.uint8]]
@@ -72,17 +73,14 @@ def with_torch(bundle: Bundle, precision: str, side: int, batch: int, *, compile
     """The network that a bundle with random weights was made from; f32."""
     import torch
 
-    from btnet_train.random_weights import random_networks
-
-    seed = bundle.metadata["training"].get("seed")
-    if seed is None:
-        raise SystemExit("PyTorch cannot read a bundle, and only random weights can be made again")
-    network = random_networks(bundle.arch, bundle.width, dim=bundle.dim, resolutions=[side], seed=seed)[side]
+    network = bundles.networks(bundle, [side])[side]
 
     def embedding(block: torch.Tensor) -> torch.Tensor:
         return network(block)[0]
 
-    forward = torch.compile(embedding) if compiled else embedding
+    # Each batch size has a forward of its own, but all share this code: without dynamic=False, PyTorch would see the
+    # second size as a sign of more to come, and compile slower kernels for any.
+    forward = torch.compile(embedding, dynamic=False) if compiled else embedding
 
     def run(inputs: Iterator[Rows]) -> Rows:
         with torch.inference_mode():

@@ -71,22 +71,23 @@ def allowed(bundle: Bundle, precision: str) -> Candidate:
 
     What it embeds, with Pillow and OpenVINO, is what the engine has to compute.
     """
+    selecting = Engine(bundle.path, precision=precision)
     ways = {side: openvino_runs.best_way(bundle, precision, side) for side in bundle.resolutions}
 
     def seconds(crops: Crops) -> float:
-        counts = mixes.branches(crops, bundle.resolutions)
-        return sum(timed(ways[side][1]) / openvino_runs.IMAGES * count for side, count in counts.items())
+        counts = mixes.counts(selecting, crops)
+        return sum(timed(ways[side].run) / ways[side].images * count for side, count in counts.items() if count)
 
     def embed(crops: Crops) -> Rows:
         rows = np.empty((len(crops), bundle.dim), np.float32)
-        chosen = np.array([mixes.branch(crop, bundle.resolutions) for crop in crops])
+        chosen = selecting.select(crops)
         for side in np.unique(chosen).tolist():
             places = np.flatnonzero(chosen == side)
             run = with_openvino(bundle, precision, side, 1)
             rows[places] = run(blocks(bundle, "pillow", [crops[place] for place in places.tolist()], side, 1))
         return rows
 
-    return Candidate({str(side): name for side, (name, _) in ways.items()}, seconds, embed)
+    return Candidate({str(side): way.name for side, way in ways.items()}, seconds, embed)
 
 
 def main() -> None:

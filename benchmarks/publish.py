@@ -1,4 +1,4 @@
-"""What a benchmark does with its results: a JSON, a Markdown table, a figure, and what changed since an earlier run."""
+"""What a benchmark does with its results: a JSON, Markdown tables, a figure, and what changed since an earlier run."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import common
+from comparing import comparison
 from tables_speed import TABLES
 
 FIGURES = Path(__file__).parents[1] / "docs/figures"
 
 
 def publish(name: str, results: Mapping[str, Any], options: argparse.Namespace) -> None:
-    """Write NAME.json and the figure, print the tables and, with --compare, what changed.
+    """Write NAME.json and its figure if it has one, print the tables and, with --compare, what changed.
 
     With --quick all goes to results/quick: the docs show none of it. The options are those of `common.arguments`.
     """
@@ -26,10 +27,11 @@ def publish(name: str, results: Mapping[str, Any], options: argparse.Namespace) 
         print(f"\n{table(written)}")
     import figures  # here, since what it needs takes memory that was not to be measured
 
-    for path in figures.write(name, written, folder if options.quick else FIGURES):
-        print(path)
+    if name in figures.FIGURES:
+        for path in figures.write(name, written, folder if options.quick else FIGURES):
+            print(path)
     if options.compare:
         try:
-            print(f"\n{common.comparison(options.compare, written)}")
+            print(f"\n{comparison(options.compare, written)}")
         except ValueError as error:
             sys.exit(f"--compare: {error}")

@@ -3,18 +3,18 @@
     python benchmarks/scaling.py [--arch res18] [--width 0.125] [--bundle BUNDLE]
 
 The network is small unless told otherwise, so that 100,000 images take minutes and what is around the networks weighs
-more. 1 to 100,000 crops of the surveillance mix go through `embed` at once and through `embed_stream`; the exponent is
-the slope of log time over log number from 100 images on, fitted by least squares in each round: 1 is proportional.
-Memory is the peak of a fresh process above what it had once its engine had embedded 1,000 images; that of `embed` has
-its result in it. Then a fixed number of crops on 1 thread to all, and crops of one size at a time. In f32.
+more. 1 to 100,000 crops of the surveillance mix go through `embed` at once and through `embed_stream`, and each call
+goes on where the one before it ended; the exponent is the slope of log time over log number from 100 images on, fitted
+by least squares in each round: 1 is proportional. Memory is the peak of a fresh process above what it had once its
+engine had embedded 1,000 images; that of `embed` has its result in it. Then a fixed number of crops on 1 thread to all,
+and crops of one size at a time, whose peak is that of a fresh process, above what it had with engine and crops. In f32.
 Writes results/scaling.json, a table and a figure.
 """
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, islice
@@ -27,6 +27,7 @@ import bundles
 import common
 import mixes
 from btnet_ext import Bundle, Engine
+from comparing import refuse_others
 from loading import load
 from publish import publish
 
@@ -41,15 +42,23 @@ class Plan:
     """How much is measured."""
 
     numbers: tuple[int, ...] = (1, 10, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
-    rounds: int = 3
-    least: int = 1000  # images that are timed together
+    rounds: int = 5
+    least: int = POOL  # images that are timed together
     crops: int = 512  # for the threads
     sides: tuple[int, ...] = (7, 14, 28, 56, 112, 224, 448, 896)
     images: int = 64  # of each side
     rounds_of_short: int = 7
 
 
-QUICK = Plan(numbers=(1, 10, 100, 300, 1000), least=100, crops=64, sides=(7, 28, 112, 448), images=16)
+QUICK = Plan(
+    numbers=(1, 10, 100, 300, 1000),
+    rounds=3,
+    least=100,
+    crops=64,
+    sides=(7, 28, 112, 448),
+    images=16,
+    rounds_of_short=3,
+)
 
 
 def exponent(numbers: Sequence[int], seconds: Sequence[float]) -> float:
@@ -57,24 +66,18 @@ def exponent(numbers: Sequence[int], seconds: Sequence[float]) -> float:
     return float(np.polyfit(np.log(numbers), np.log(seconds), 1)[0])
 
 
-def embed(engine: Engine, crops: list[Any], number: int) -> None:
-    """All at once."""
-    engine.embed(list(islice(cycle(crops), number)))
+def embed(engine: Engine, crops: Iterator[Any], number: int) -> None:
+    """The next so many at once."""
+    engine.embed(list(islice(crops, number)))
 
 
-def embed_stream(engine: Engine, crops: list[Any], number: int) -> None:
-    """In blocks that are dropped."""
-    for _ in engine.embed_stream(islice(cycle(crops), number)):
+def embed_stream(engine: Engine, crops: Iterator[Any], number: int) -> None:
+    """The same in blocks that are dropped."""
+    for _ in engine.embed_stream(islice(crops, number)):
         pass
 
 
-WAYS: dict[str, Callable[[Engine, list[Any], int], None]] = {"embed": embed, "embed_stream": embed_stream}
-
-
-def repeat(run: Callable[[], object], times: int) -> None:
-    """Call a function some times."""
-    for _ in range(times):
-        run()
+WAYS: dict[str, Callable[[Engine, Iterator[Any], int], None]] = {"embed": embed, "embed_stream": embed_stream}
 
 
 def by_number(bundle: Bundle, plan: Plan) -> dict[str, Any]:
@@ -82,7 +85,7 @@ def by_number(bundle: Bundle, plan: Plan) -> dict[str, Any]:
     engine, crops = Engine(bundle.path), mixes.crops(MIX, POOL)
     times = {number: max(1, plan.least // number) for number in plan.numbers}
     candidates = {
-        (way, number): partial(repeat, partial(run, engine, crops, number), times[number])
+        (way, number): partial(common.repeat, partial(run, engine, cycle(crops), number), times[number])
         for number in plan.numbers
         for way, run in WAYS.items()
     }
@@ -104,24 +107,32 @@ def by_number(bundle: Bundle, plan: Plan) -> dict[str, Any]:
     return results
 
 
+def peak(run: Callable[[], object]) -> float:
+    """MiB of resident memory that this process has at most during a call."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    run()
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) / 1024
+
+
 def peaks(bundle: str, way: str, numbers: Sequence[int]) -> dict[str, float]:
     """MiB at most in this process while it embeds a number of images, above what it had once it had embedded POOL."""
-    engine, crops = Engine(bundle), mixes.crops(MIX, POOL)
+    engine, crops = Engine(bundle), cycle(mixes.crops(MIX, POOL))
     WAYS[way](engine, crops, POOL)
     before = common.memory()["resident"]
-    found = {}
-    for number in numbers:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-        WAYS[way](engine, crops, number)
-        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        found[str(number)] = int(status["VmHWM"].split()[0]) / 1024 - before
-    return found
+    return {str(number): peak(partial(WAYS[way], engine, crops, number)) - before for number in numbers}
+
+
+def peak_of_side(bundle: str, side: int, images: int) -> float:
+    """MiB at most in this process while it embeds its first images, of one side, above what it had with these."""
+    engine, crops = Engine(bundle), mixes.squares(side, images)
+    before = common.memory()["resident"]
+    return peak(partial(engine.embed, crops)) - before
 
 
 def by_threads(bundle: Bundle, plan: Plan) -> dict[str, Any]:
     """Images/s, speed-up over one thread, and memory of engines with 1, 2, 4, ... and all threads."""
-    cores = len(os.sched_getaffinity(0))
-    threads = sorted({2**k for k in range(cores.bit_length())} | {cores})
+    threads = common.thread_counts()
     crops = mixes.crops(MIX, plan.crops)
     engines = {number: Engine(bundle.path, threads=number) for number in threads}
     seconds = common.interleave(
@@ -141,9 +152,9 @@ def by_threads(bundle: Bundle, plan: Plan) -> dict[str, Any]:
 
 
 def by_side(bundle: Bundle, plan: Plan) -> dict[str, Any]:
-    """Microseconds an image by the side of square crops, and the branch that they go to."""
-    engine, rng = Engine(bundle.path), np.random.default_rng(mixes.SEED)
-    crops = {side: [rng.integers(0, 256, (side, side, 3), np.uint8) for _ in range(plan.images)] for side in plan.sides}
+    """Microseconds an image and peak of memory by the side of square crops, and the branch that they go to."""
+    engine = Engine(bundle.path)
+    crops = {side: mixes.squares(side, plan.images) for side in plan.sides}
     seconds = common.interleave(
         {side: partial(engine.embed, of) for side, of in crops.items()}, rounds=plan.rounds_of_short
     )
@@ -151,6 +162,7 @@ def by_side(bundle: Bundle, plan: Plan) -> dict[str, Any]:
         str(side): {
             "branch": int(engine.select(crops[side][:1])[0]),
             "microseconds_an_image": common.summary([1e6 * value / plan.images for value in seconds[side]]),
+            "peak_megabytes": common.in_child(peak_of_side, str(bundle.path), side, plan.images),
         }
         for side in plan.sides
     }
@@ -164,12 +176,13 @@ def main() -> None:
     plan = QUICK if options.quick else Plan()
     print(f"seed {mixes.SEED}")
     with bundles.opened(parser, options) as bundle:
+        settings = bundles.description(bundle, options) | {"mix": MIX, "seed": mixes.SEED}
+        refuse_others(settings, options)
         results = {
             "numbers": by_number(bundle, plan),
             "threads": by_threads(bundle, plan),
             "sides": by_side(bundle, plan),
         }
-        settings = bundles.description(bundle) | {"mix": MIX, "seed": mixes.SEED, "quick": options.quick}
     publish("scaling", {"settings": settings, **results}, options)
 
 

@@ -1,4 +1,4 @@
-"""Tables of the benchmarks of speed: Markdown from their JSON."""
+"""Tables of the benchmarks of the engine and of resizing: Markdown from their JSON."""
 
 from __future__ import annotations
 
@@ -11,16 +11,26 @@ from common import load, noise_note, place, table
 Results: TypeAlias = Mapping[str, Any]
 
 BATCHES = {"single": "1 crop", "many": "8 crops and more"}
+STAGES = ("taps", "horizontal", "vertical", "normalizing_vertical", "resize", "resize_normalize")
+"""Of a resize, in resample_stages.cc."""
 
 
 def _head(results: Results) -> str:
     """What was measured on what, how noisy it was, and what is missing."""
     settings = results.get("settings", {})
-    bundle = f"{settings['arch']}, width {settings['width']:g}. " if settings else ""
-    seed = f" Seed of the crops: {settings['seed']}." if "seed" in settings else ""
+    bundle = f"{settings['arch']}, width {settings['width']}. " if "arch" in settings else ""
     gpu = f"{settings['gpu']}; " if settings.get("gpu") else ""
+    seed = f"; seed of the images {settings['seed']}" if "seed" in settings else ""
+    # There is nothing to note without summaries, and in results that are older than the note.
+    noise = [noise_note(results)] if "noise" in results and results["noise"]["figures"] else []
     absent = [f"Not measured: {name}, since {why}." for name, why in results.get("absent", {}).items()]
-    return "\n\n".join([f"{bundle}{gpu}{place(results)}.{seed}", noise_note(results), *absent])
+    int8 = [f"8-bit graphs: {settings['int8']}."] if "int8" in settings else []
+    return "\n\n".join([f"{bundle}{gpu}{place(results)}{seed}", *noise, *int8, *absent])
+
+
+def _median(figure: Mapping[str, float] | float) -> float:
+    """Return the median of a summary; older results have nothing else for some figures."""
+    return figure["median"] if isinstance(figure, Mapping) else figure
 
 
 def _value(summary: Mapping[str, float], digits: int = 2) -> str:
@@ -30,6 +40,46 @@ def _value(summary: Mapping[str, float], digits: int = 2) -> str:
 
 def _page(results: Results, *parts: str) -> str:
     return "\n\n".join([_head(results), *parts])
+
+
+def accuracy(results: Results) -> str:
+    """Cosine to PyTorch, for each branch."""
+    cosine = results["cosine"]
+    header, rows = ["branch"], []
+    for precision in cosine:
+        header += [f"{precision}, lowest"] if precision == "f32" else [f"{precision}, lowest", f"{precision}, mean"]
+    for resolution in sorted(next(iter(cosine.values())), key=int, reverse=True):
+        row = [resolution]
+        for precision, of in cosine.items():
+            both = [of[resolution][name] for name in ("lowest", "mean")]
+            row += [f"{both[0]:.12f}"] if precision == "f32" else [f"{value:.6f}" for value in both]
+        rows.append([*row, f"{results['median_cosine_of_two_crops'][resolution]:.3f}"])
+    header.append("two different crops, median")
+    return f"{results['crops']} crops. {_page(results, table(header, rows))}"
+
+
+def memory_use(results: Results) -> str:
+    """Memory of engine and naive use, and of a stream."""
+    kinds = {"first": "engine, first time", "again": "engine, from the cache", "naive": "OpenVINO's own API"}
+    parts = ("anonymous", "resident")
+    rows = [
+        [
+            precision,
+            *(f"{_median(of[kind][part]):.0f}" for kind in kinds for part in parts),
+            *(f"{_median(of[kind]['seconds']):.1f}" for kind in ("first", "again")),
+        ]
+        for precision, of in results["precision"].items()
+    ]
+    header = ["", *(f"{kind}: {part}, MiB" for kind in kinds.values() for part in parts)]
+    header += ["load, first time, s", "load, from the cache, s"]
+    stream = results["stream"]
+    start = stream["resident"][1000 // stream["every"]]
+    return _page(
+        results,
+        table(header, rows),
+        f"A stream of {stream['images']:,} generated images: {start:.0f} MiB resident after the first 1,000, "
+        f"at most {stream['growth_after_1000']:.0f} MiB more after that.",
+    )
 
 
 def flops_latency(results: Results) -> str:
@@ -91,7 +141,18 @@ def stage_macs(results: Results) -> str:
     stages = next(iter(costs.values()))["gmacs_by_stage"]
     settings = results["settings"]
     header = ["branch", *stages, "all", "work, of the trunk's", "pixels, of the trunk's"]
-    return f"GMACs an image of {settings['arch']}, width {settings['width']:g}:\n\n{table(header, rows)}"
+    return f"GMACs an image of {settings['arch']}, width {settings['width']}:\n\n{table(header, rows)}"
+
+
+def mixed_batch(results: Results) -> str:
+    """The engine against the sum of the times of its branches alone."""
+    rows = []
+    for precision, of in results["precision"].items():
+        rates = [f"{_median(branch['images_per_second']):.1f}" for branch in reversed(of["openvino"].values())]
+        rows.append([precision, f"{of['ratio']['median']:.3f}", f"{of['ratio']['spread']:.1%}", *rates])
+    branches = reversed(next(iter(results["precision"].values()))["openvino"])
+    header = ["precision", "engine / ideal", "spread", *(f"OpenVINO at {r}, images/s" for r in branches)]
+    return _page(results, table(header, rows))
 
 
 def mixed(results: Results) -> str:
@@ -154,48 +215,86 @@ def scaling(results: Results) -> str:
         [number, _value(of["images_per_second"], 1), _value(of["speed_up"]), f"{of['anonymous_megabytes']:.0f}"]
         for number, of in results["threads"].items()
     ]
-    sides = [[side, str(of["branch"]), _value(of["microseconds_an_image"], 1)] for side, of in results["sides"].items()]
+    sides = [
+        [side, str(of["branch"]), _value(of["microseconds_an_image"], 1), f"{of['peak_megabytes']:.0f}"]
+        for side, of in results["sides"].items()
+    ]
     header = ["images", *(f"`{way}`, µs an image" for way in ways), *(f"`{way}`, peak, MiB more" for way in ways)]
     return _page(
         results,
         f"Exponent of time over number, from 100 images on: {exponents}.",
         table(header, counts),
         table(["threads", "images/s", "times as fast as one", "anonymous memory, MiB"], threads),
-        table(["side of a crop", "branch", "µs an image"], sides),
+        table(["side of a crop", "branch", "µs an image", "peak, MiB more"], sides),
     )
 
 
-def resample_pixels(results: Results) -> str:
-    """Time for an output pixel, bytes, and threads."""
-    rows, moved, threads = [], [], []
+def resample(results: Results) -> str:
+    """Times of a resize, what they are made of, bytes, and threads."""
+    names = {"pillow": "Pillow", "torch": "torch", "opencv_not_antialiased": "OpenCV, not antialiased"}
+    first = next(iter(results["resize"].values()))
+    paths = [path for path in ("avx512", "avx2", "plain") if path in first["microseconds"]]
+    times, ratios, parts = [], [], []
     for sides, of in results["resize"].items():
-        times = {name: value["median"] for name, value in of["microseconds"].items()}
-        rows.append([sides, *(f"{1e3 * time / of['output_pixels']:.2f}" for time in times.values())])
-        least = of["bytes"]["least"]
-        for simd, bytes_ in of["bytes"]["moved"].items():
-            rate = least / times[simd] / 1e3
-            moved.append([sides, simd, f"{bytes_:,}", f"{least:,}", f"{bytes_ / least:.2f}", f"{rate:.2f}"])
-        for number, measured in results["threads"][sides].items():
-            threads.append([sides, number, _value(measured["images_per_second"], 0), _value(measured["speed_up"])])
-    names = [name.replace("_", " ") for name in next(iter(results["resize"].values()))["microseconds"]]
+        times.append([sides, *(f"{of['microseconds'][name]['median']:.1f}" for name in (*names, *paths))])
+        kinds = [f"{path}{kind}" for kind in ("_to_torch", "_normalized_to_plain_resize") for path in paths]
+        ratios.append([sides, *(f"{_median(of['ratios'][kind]):.2f}" for kind in kinds)])
+    for path, stages in results["stages"].items():
+        parts += [[path, sides, *(f"{stage[name]:.1f}" for name in STAGES)] for sides, stage in stages.items()]
+    # Results of before these were measured have neither.
+    more = [*_resample_bytes(results, paths), *_resample_threads(results)] if "threads" in results else []
     return _page(
         results,
-        "Nanoseconds for each pixel of the result, one thread:",
-        table(["sides", *names], rows),
-        "Bytes, counted: the image read and the result written once is the least; the passes also write and read what "
-        "lies between them. The rate is that of the least:",
-        table(["sides", "code path", "moved", "least", "moved / least", "GB/s"], moved),
-        "Threads that call `btnet_ext.resize` at once:",
-        table(["sides", "threads", "images/s", "times as fast as one"], threads),
+        "Microseconds of one call, one thread:",
+        table(["sides", *names.values(), *paths], times),
+        "Ratios to torch's uint8 channels-last `interpolate(antialias=True)`, and of the fused form, which "
+        "resizes, normalises and spreads into planes, to the plain resize:",
+        table(["sides", *(f"{p} / torch" for p in paths), *(f"fused / plain, {p}" for p in paths)], ratios),
+        "Where the time goes, in microseconds, measured inside C++. `normalizing vertical` is the vertical pass of "
+        "the fused form:",
+        table(["code path", "sides", *(name.replace("_", " ") for name in STAGES)], parts),
+        *more,
     )
+
+
+def _resample_bytes(results: Results, paths: Iterable[str]) -> list[str]:
+    rows = []
+    for sides, of in results["resize"].items():
+        least, pixels = of["bytes"]["least"], of["output_pixels"]
+        for path in paths:
+            time, moved = of["microseconds"][path]["median"], of["bytes"]["moved"][path]
+            speeds = [f"{1e3 * time / pixels:.2f}", f"{least / time / 1e3:.2f}"]
+            rows.append([sides, path, f"{moved:,}", f"{least:,}", f"{moved / least:.2f}", *speeds])
+    return [
+        "Bytes, counted: the image read and the result written once is the least; the passes also write and read what "
+        "lies between them. Times are for each pixel of the result, the rate is that of the least:",
+        table(["sides", "code path", "moved", "least", "moved / least", "ns a pixel", "GB/s"], rows),
+    ]
+
+
+def _resample_threads(results: Results) -> list[str]:
+    rows = [
+        [sides, name.replace("_", " "), number, _value(of["images_per_second"], 0), _value(of["speed_up"])]
+        for sides, candidates in results["threads"].items()
+        for name, numbers in candidates.items()
+        for number, of in numbers.items()
+    ]
+    return [
+        "Threads that call the same function at once:",
+        table(["sides", "candidate", "threads", "images/s", "times as fast as one"], rows),
+    ]
 
 
 TABLES: dict[str, dict[str, Callable[[Results], str]]] = {
-    "flops_latency": {"flops_latency": flops_latency, "stage_macs": stage_macs},
+    "accuracy": {"accuracy": accuracy},
+    "costs": {"stage_macs": stage_macs},
+    "flops_latency": {"flops_latency": flops_latency},
+    "memory_use": {"memory_use": memory_use},
     "mixed": {"mixed": mixed},
+    "mixed_batch": {"mixed_batch": mixed_batch},
     "peers": {"peers": peers},
+    "resample": {"resample": resample},
     "scaling": {"scaling": scaling},
-    "resample": {"resample_pixels": resample_pixels},
 }
 """By the name of a JSON: its tables, by the name that their place in a page has."""
 

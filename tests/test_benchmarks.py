@@ -1,36 +1,33 @@
-"""What the benchmarks reckon with: mixes of sizes, exponents, noise, comparisons, costs on paper. Nothing is timed."""
+"""What the benchmarks reckon with: sizes of crops, bundles, exponents, costs on paper. Nothing is timed."""
 
 import argparse
-import json
+import importlib
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+
+from btnet_ext import Bundle
+from btnet_ext.errors import BackendUnavailable, InvalidOption
 
 # At the end: a benchmark must not take the place of another module of its name.
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
+import bundles
 import common
 import costs
+import loading
 import mixes
-import peers
+import openvino_runs
 import scaling
-from flops_latency import savings
-from tables_speed import TABLES, for_pages
+from flops_latency import QUICK, Plan, all_loads, savings
 
 BOUNDS = {"surveillance": (6, 60), "photo album": (20, 600), "all small": (5, 14), "all large": (112, 300)}
-
-
-def result(median: float, spread: float) -> dict[str, float]:
-    return {"median": median, "spread": spread}
-
-
-def run(**figures: Any) -> dict[str, Any]:
-    """Results of a benchmark that measured these."""
-    machine = {"cpu": "a CPU", "cores": 2, "python": "3.11.7", "versions": {}, "date": "2026-11-30"}
-    return {"machine": machine, "settings": {"width": 1.0}, **figures}
 
 
 @pytest.mark.parametrize("name", mixes.MIXES)
@@ -63,16 +60,26 @@ def test_uniform_mixes_reach_all_sides() -> None:
 
 
 @pytest.mark.parametrize(
-    ("side", "branch"), [(5, 7), (7, 7), (8, 14), (14, 14), (15, 28), (28, 28), (29, 112), (112, 112), (300, 112)]
+    ("resolutions", "bounds"),
+    [((7, 14, 28, 112), [(4, 7), (8, 14), (15, 28), (29, 200)]), ((56, 112), [(29, 56), (57, 200)])],
 )
-def test_branch_of_the_longer_side(side: int, branch: int) -> None:
-    crop = np.zeros((side, max(1, side // 2), 3), np.uint8)
-    assert mixes.branch(crop, (7, 14, 28, 112)) == branch
+def test_crops_of_branches_have_the_sizes_that_go_there(
+    resolutions: tuple[int, ...], bounds: list[tuple[int, int]]
+) -> None:
+    crops = mixes.of_branches(resolutions, 300)
+    sides = [len(crop) for crop in crops]
+    assert all(crop.shape == (side, side, 3) for crop, side in zip(crops, sides, strict=True))
+    for low, high in bounds:
+        of_branch = [side for side in sides if low <= side <= high]
+        assert len(of_branch) == 300
+        assert min(of_branch) < low + 0.1 * (high - low) + 1
+        assert max(of_branch) > high - 0.1 * (high - low) - 1
+    assert sides != sorted(sides)
 
 
-def test_branches_are_counted() -> None:
-    crops = [np.zeros((side, side, 3), np.uint8) for side in (5, 6, 20, 200)]
-    assert mixes.branches(crops, (7, 14, 28, 112)) == {7: 2, 28: 1, 112: 1}
+def test_crops_of_branches_are_counted_as_the_engine_selects() -> None:
+    engine: Any = SimpleNamespace(resolutions=(7, 28, 112), select=lambda crops: np.array([28, 7, 28], np.int32))
+    assert mixes.counts(engine, mixes.squares(9, 3)) == {7: 1, 28: 2, 112: 0}
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 1.7])
@@ -81,80 +88,37 @@ def test_exponent_of_a_power_law(power: float) -> None:
     assert scaling.exponent(numbers, [0.002 * number**power for number in numbers]) == pytest.approx(power)
 
 
-def test_summary_is_the_median_and_half_the_middle_half() -> None:
-    assert common.summary([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]) == result(4.0, 0.5)  # quartiles 2 and 6
+def test_ways_over_numbers_go_on_where_the_last_call_ended() -> None:
+    given: list[list[int]] = []
+    engine: Any = SimpleNamespace(embed=given.append, embed_stream=lambda crops: given.append(list(crops)) or [])
+    for way in scaling.WAYS.values():
+        crops = iter(range(5))
+        way(engine, crops, 2)
+        way(engine, crops, 2)
+    assert given == [[0, 1], [2, 3]] * 2
 
 
-def test_ratios_are_taken_round_by_round() -> None:
-    # The second round was three times as slow for both: their ratio does not show it.
-    assert common.ratios([2.0, 6.0, 2.0], [1.0, 3.0, 1.0]) == result(2.0, 0.0)
-
-
-def test_noise_names_what_is_too_noisy_the_worst_first() -> None:
-    results = run(
-        f32={"quiet": result(1, 0.01), "loud": result(2, 0.06), "no figure": {"median": 3}}, worst=result(1, 0.3)
-    )
-    noise = common.noise(results)
-    assert noise == {"limit": 0.05, "figures": 3, "too_noisy": ["worst", "f32 / loud"]}
-    note = common.noise_note(results | {"noise": noise})
-    assert "2 of the 3 figures" in note
-    assert "worst, with 30%" in note
-
-
-def test_a_quiet_run_says_so() -> None:
-    results = run(seconds=result(1, 0.01))
-    assert "None of the 1 figures" in common.noise_note(results | {"noise": common.noise(results)})
+def test_peak_of_memory_is_what_a_call_had_at_most() -> None:
+    before = common.memory()["resident"]
+    above = scaling.peak(lambda: np.ones(2**23)) - before  # 64 MiB, which are given back
+    assert 60 < above < 80
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "changed"),
-    [
-        (result(100, 0.02), result(103, 0.02), False),  # 98..102 and 100.94..105.06 meet
-        (result(100, 0.02), result(106, 0.02), True),
-        (result(100, 0.02), result(94, 0.02), True),
-        (result(100, 0.1), result(94, 0.02), False),
-        (result(100, 0.0), result(100, 0.0), False),
-    ],
+    ("batch", "streams", "images"),
+    [(1, 2, 32), (8, 2, 64), (32, 2, 256), (8, 1, 32), (32, 1, 128), (1, 6, 36), (4, 6, 96), (1, 64, 256)],
 )
-def test_a_change_beyond_noise(old: dict[str, float], new: dict[str, float], changed: bool) -> None:
-    found = common.changes(run(f32={"rate": old}), run(f32={"rate": new}))
-    assert found == ({"f32 / rate": (old["median"], new["median"])} if changed else {})
+def test_a_way_keeps_all_streams_busy(batch: int, streams: int, images: int) -> None:
+    # By hand: 4 batches for each stream, or 32 images if that is more, rounded up to as many for each stream.
+    assert openvino_runs.images_of(batch, streams) == images
 
 
-def test_comparison_says_what_changed_by_how_much_and_what_else_is_different() -> None:
-    old = run(rate=result(100, 0.01), same=result(1, 0.01), gone=result(1, 0))
-    new = run(rate=result(120, 0.01), same=result(1, 0.01))
-    new["machine"] = new["machine"] | {"cores": 8}
-    text = common.comparison(old, new)
-    assert "since 2026-11-30: 1 of 2 figures" in text
-    assert "| rate | 100 | 120 | +20.0% |" in text
-    assert "cores was 2 then, and is 8 now" in text
-    assert "1 figures are in one of the two only" in text
-
-
-def test_what_cannot_be_compared_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"measured with width 0\.5, these with 1\.0"):
-        common.comparison(run(a=result(1, 0)) | {"settings": {"width": 0.5}}, run(a=result(1, 0)))
-    with pytest.raises(ValueError, match="no figure in common"):
-        common.comparison(run(a=result(1, 0)), run(b=result(1, 0)))
-
-
-@pytest.mark.parametrize("content", [None, "{", "[]", "{}"])
-def test_compare_takes_only_results(content: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    old = tmp_path / "old.json"
-    if content is not None:
-        old.write_text(content)
-    with pytest.raises(SystemExit):
-        common.arguments("").parse_args(["--compare", str(old)])
-    assert f"{old} must be the JSON of an earlier run" in capsys.readouterr().err
-
-
-def test_written_results_are_read_with_their_noise(tmp_path: Path) -> None:
-    path = common.write("name", {"seconds": result(1, 0.2)}, tmp_path)
-    read = common.load("name", tmp_path)
-    assert read["noise"]["too_noisy"] == ["seconds"]
-    assert common.arguments("").parse_args(["--compare", str(path)]) == argparse.Namespace(quick=False, compare=read)
-    assert json.loads(path.read_text()) == read
+def test_the_fastest_way_is_by_image_not_by_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {"few": 1.0, "many": 4.0, "slow": 9.0}
+    monkeypatch.setattr(common, "interleave", lambda runs, rounds: {name: [seconds[name]] * rounds for name in runs})
+    images = {"few": 10, "many": 80, "slow": 80}
+    ways = [lambda name=name: openvino_runs.Way(name, images[name], print) for name in seconds]
+    assert openvino_runs.fastest(ways).name == "many"
 
 
 @pytest.mark.parametrize(("resolution", "gmacs"), [(112, 6.309), (28, 5.236), (14, 4.276), (7, 1.517)])
@@ -167,6 +131,30 @@ def test_costs_of_the_paper(resolution: int, gmacs: float) -> None:
     assert of_branch["gmacs_by_stage"]["stage 3"] >= 13 * 2 * 9 * 256**2 * side**2 / 1e9
 
 
+def test_costs_are_written_without_a_measurement(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written: dict[str, Any] = {}
+    monkeypatch.setattr(common, "write", lambda name, results: written.update({name: results}))
+    monkeypatch.setattr(common, "load", written.__getitem__)
+    monkeypatch.setattr(sys, "argv", ["costs.py", "--arch", "res18", "--width", "0.125"])
+    costs.main()
+    assert written["costs"]["settings"] == {"arch": "res18", "width": 0.125, "dim": 512}
+    assert list(written["costs"]["costs"]) == ["112", "28", "14", "7"]
+    assert "GMACs an image of res18, width 0.125:" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["costs.py", "--width", "0"])
+    with pytest.raises(SystemExit):
+        costs.main()
+    assert "width must be a positive multiple of 1/64, got 0.0" in capsys.readouterr().err
+
+
+def test_without_opencv_resample_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    monkeypatch.delitem(sys.modules, "resample", raising=False)
+    with pytest.raises(SystemExit, match=r"^btnet is compared with OpenCV, .*: pip install --group bench$"):
+        importlib.import_module("resample")
+
+
 def test_realised_saving_by_hand() -> None:
     times = {"engine": {112: [4.0, 4.0, 4.0], 14: [3.0, 3.0, 3.0]}, "openvino": {112: [4.0, 4.0, 4.0], 14: [2.0] * 3}}
     saved = savings(times, {112: 6.0, 14: 3.0})
@@ -176,22 +164,159 @@ def test_realised_saving_by_hand() -> None:
     assert saved[14]["of_openvino"]["median"] == pytest.approx(2 / 3)
 
 
-def test_peers_have_references_among_them() -> None:
-    found = peers.peers(["f32", "bf16"])
-    assert len(set(found)) == len(found) == 11
-    assert {peer.reference for peer in found if peer.runner != "allowed"} <= set(found)
+def test_batches_begin_with_eight_crops() -> None:
+    assert Plan(most=64).batches == [8, 16, 32, 64]
+    assert QUICK.batches == [8, 16]
 
 
-def test_peer_results_by_hand() -> None:
-    base, engine, allowed = (
-        peers.Peer("opencv", "onnxruntime", "f32"),
-        peers.Peer("", "engine", "f32"),
-        peers.Peer("", "allowed", "f32"),
-    )
-    results = peers.results_of({base: [8.0] * 3, engine: [4.0] * 3, allowed: [2.0] * 3}, base, 16)
-    assert results["peers"]["engine, f32"] == {"images_per_second": result(4, 0), "times_faster": result(2, 0)}
-    assert results["allowed"]["f32"] == {"times_faster": result(4, 0), "reached": result(0.5, 0)}
+@pytest.mark.parametrize(
+    ("alone", "loaded"), [(True, {"112": [112], "7": [7], "all": [7, 112]}), (False, {"all": [7, 112]})]
+)
+def test_branches_are_loaded_alone_only_where_the_plan_says_so(
+    alone: bool, loaded: dict[str, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flops_latency.loads", lambda path, chosen, options, times: (chosen, options, times))
+    bundle: Any = SimpleNamespace(path=Path("a.btnet"), resolutions=(7, 112))
+    found = all_loads(bundle, {"device": "cuda"}, Plan(loads=2, alone=alone))
+    assert found == {name: (chosen, {"device": "cuda"}, 2) for name, chosen in loaded.items()}
 
 
-def test_tables_have_names_of_their_own() -> None:
-    assert len(for_pages(TABLES)) == sum(map(len, TABLES.values()))
+def test_loads_take_turns_and_their_ratio_is_of_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([4.0, 1.0, 8.0, 2.0])
+    caches = []
+
+    def child(function: object, bundle: str, resolutions: list[int], cache: str, options: object) -> dict[str, float]:
+        caches.append(cache)
+        return {"seconds": next(seconds)}
+
+    monkeypatch.setattr(common, "in_child", child)
+    found = loading.loads("a.btnet", [112], {}, 2)
+    assert [found[name]["seconds"]["lowest"] for name in ("first", "again")] == [4, 1]
+    assert [found[name]["seconds"]["highest"] for name in ("first", "again")] == [8, 2]
+    assert found["again_to_first"]["lowest"] == found["again_to_first"]["highest"] == 0.25
+    assert caches[0] == caches[1] != caches[2] == caches[3]
+
+
+def parsed(*words: str) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    parser = common.arguments("")
+    bundles.add_options(parser)
+    bundles.add_precision(parser)
+    return parser, parser.parse_args(words)
+
+
+class _Written(Exception):
+    """Ends `opened` where the bundle would be opened."""
+
+
+@pytest.mark.parametrize(
+    ("words", "arch", "width", "quantized"),
+    [
+        ((), "res50", 1.0, False),
+        (("--quick",), "res18", 0.125, False),
+        (("--quick", "--arch", "res34"), "res34", 0.125, False),
+        (("--width", "0"), "res50", 0.0, False),  # refused by the command that writes the bundle
+        (("--precision", "f32", "--precision", "bf16"), "res50", 1.0, False),
+        (("--precision", "f32", "--precision", "int8"), "res50", 1.0, True),
+    ],
+)
+def test_what_the_random_bundle_is(
+    words: tuple[str, ...], arch: str, width: float, quantized: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[Any] = []
+    monkeypatch.setenv("BTNET_CACHE", "as before")
+    monkeypatch.setattr(bundles, "write_random", lambda path, *network: done.append(network))
+    monkeypatch.setattr(bundles, "quantize", lambda path, folder: done.append("quantized"))
+
+    def open_bundle(path: Path) -> None:
+        raise _Written
+
+    monkeypatch.setattr(bundles.Bundle, "open", open_bundle)
+    with pytest.raises(_Written), bundles.opened(*parsed(*words)):
+        pass
+    assert done == [(arch, width), *(["quantized"] if quantized else [])]
+
+
+@pytest.mark.parametrize("words", [("--arch", "res18"), ("--width", "0")])
+def test_a_given_bundle_says_what_it_is(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), bundles.opened(*parsed("--bundle", "a.btnet", *words)):
+        pass
+    assert "give neither --arch nor --width with it" in capsys.readouterr().err
+
+
+def test_calibration_images_are_smooth_and_every_layer_may_hurt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+
+    def run(command: list[str], stdout: int) -> SimpleNamespace:
+        commands.append(command)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(bundles.Bundle, "open", lambda path: SimpleNamespace(resolutions=(14, 112)))
+    bundles.quantize(tmp_path / "a.btnet", tmp_path / "faces")
+    (command,) = commands
+    assert command[1:4] == ["-m", "btnet_ext.cli", "quantize"]
+    assert {"--least-cosine=14=0.01", "--least-cosine=112=0.01"} <= set(command)
+    images = sorted((tmp_path / "faces").iterdir())
+    assert len(images) == 8
+    for path in images:
+        pixels = np.asarray(Image.open(path)).astype(float)
+        assert pixels.shape == (112, 112, 3)
+        # Neighbours of noise would differ by a third of the range.
+        assert np.abs(np.diff(pixels, axis=1)).mean() < 256 / 20
+
+
+def test_a_command_that_fails_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda command, stdout: SimpleNamespace(returncode=3))
+    with pytest.raises(SystemExit) as end:
+        bundles.write_random(tmp_path / "a.btnet", "res50", 0.0)
+    assert end.value.code == 3
+
+
+@pytest.fixture
+def limited_engine(monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    """A bundle and, in the place of Engine, one that runs f32 only."""
+
+    def engine(path: Path, *, device: str, precision: str, resolutions: tuple[int, ...]) -> None:
+        assert (path, resolutions) == (Path("a.btnet"), (7,))
+        if precision == "f16":
+            raise InvalidOption("precision must be another on the CPU, not 'f16'")
+        if precision != "f32":
+            raise BackendUnavailable(f"no {precision} here")
+
+    monkeypatch.setattr(bundles, "Engine", engine)
+    bundle: Any = SimpleNamespace(path=Path("a.btnet"), resolutions=(7, 112))
+    return bundle
+
+
+def test_what_is_not_available_is_told(limited_engine: Bundle) -> None:
+    assert bundles.available(limited_engine) == (["f32"], {"bf16": "no bf16 here", "int8": "no int8 here"})
+    there, absent = bundles.available(limited_engine, ["f32", "f16"])
+    assert there == ["f32"]
+    assert absent == {"f16": "precision must be another on the CPU, not 'f16'"}
+
+
+def test_nothing_to_measure_is_one_sentence(limited_engine: Bundle) -> None:
+    with pytest.raises(SystemExit, match=r"^nothing to measure on device 'cpu': precision must be another on the CPU"):
+        bundles.available(limited_engine, ["f16"])
+    with pytest.raises(SystemExit, match=r"^nothing to measure on device 'cuda': no f1 here; no int8 here$"):
+        bundles.available(limited_engine, ["f1", "f1", "int8"], "cuda")
+
+
+def test_settings_say_how_8_bit_graphs_were_made() -> None:
+    bundle: Any = SimpleNamespace(arch="res18", width=0.5, dim=512, resolutions=(7, 112), metadata={})
+    assert "int8" not in bundles.description(bundle, argparse.Namespace(quick=True, bundle=None))
+    bundle.metadata = {"quantization": {"faces": 8}, "training": {"seed": 0}}
+    settings = bundles.description(bundle, argparse.Namespace(quick=True, bundle=None))
+    assert settings["int8"] == "calibrated with 8 smooth random images, to a cosine of 0.01 or more"
+    assert settings["weights"] == {"seed": 0}
+    assert settings["quick"] is True
+    settings = bundles.description(bundle, argparse.Namespace(quick=False, bundle=Path("mine.btnet")))
+    assert settings["int8"] == "calibrated with 8 faces"
+
+
+def test_networks_of_trained_weights_cannot_be_made_again() -> None:
+    bundle: Any = SimpleNamespace(metadata={"training": {"checkpoints": {}}})
+    with pytest.raises(SystemExit, match="only random weights can be made again"):
+        bundles.networks(bundle, [112])

@@ -17,7 +17,7 @@ from reference import faces
 
 SEED = 61
 SIZES = (5, 7, 8, 10, 14, 15, 20, 28, 29, 40, 56, 79, 112)
-IMAGES = faces([(60, 50), (12, 9)], SEED)  # the branches for 112 and 14; judged as 56 px and 10 px
+IMAGES = faces([(56, 50), (10, 9)], SEED)  # the branches for 112 and 14
 
 
 @pytest.fixture(scope="module")
@@ -71,21 +71,38 @@ def test_the_threshold_decides(real: Engine, flip: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("side", "size"), [(30, 29), (29, 29), (28, 28), (27, 20), (111, 79), (112, 112), (300, 112), (5, 5), (3, 5)]
+    ("side", "below", "above"),
+    [
+        (30, 29, 40),
+        (29, 29, 29),
+        (28, 28, 28),
+        (27, 20, 28),
+        (111, 79, 112),
+        (112, 112, 112),
+        (300, 112, 112),
+        (3, 5, 5),
+    ],
 )
-def test_a_face_is_judged_as_no_larger_than_it_is(real: Engine, side: int, size: int) -> None:
+def test_a_face_between_two_sizes_has_the_higher_threshold(real: Engine, side: int, below: int, above: int) -> None:
     """One of 30 px goes to the branch for 112, and the threshold of 112 would let in many strangers."""
-    images = faces([(side, side), (112, 112)], SEED)
-    engine = with_thresholds(real, table(-1, pair=pair_name(size, 112)))
+    images = faces([(side, side), (60, 60)], SEED)  # 60 is between 56 and 79
+    cosines = {(below, 56): 0.1, (above, 56): 0.3, (below, 79): 0.4, (above, 79): 0.2}
+    rows = {name: {"cosine": 9.0, "tar": 1.0} for name in pair_names(SIZES)}
+    rows |= {pair_name(*sizes): {"cosine": cosine, "tar": 0.5 + cosine} for sizes, cosine in cosines.items()}
+    engine = with_thresholds(real, {"flip": False, "far": {"0.001": rows}})
     found = compare(engine, images)
-    assert (found.sizes, found.threshold, found.verdict) == ((size, 112), -1, "same")
+    expected = max(
+        (rows[pair_name(*sizes)]["cosine"], sizes) for sizes in [(below, 56), (above, 56), (below, 79), (above, 79)]
+    )
+    assert (found.threshold, found.sizes) == expected
+    assert found.tar == 0.5 + expected[0]
 
 
-@pytest.mark.parametrize(("indicator", "size"), [("max", 56), ("min", 20), ("avg", 40)])
+@pytest.mark.parametrize(("indicator", "size"), [("max", 20), ("min", 8), ("avg", 14)])
 def test_the_size_is_the_bundles_indicator(small_bundle: Path, indicator: str, size: int) -> None:
-    """Of 20 x 62 px."""
+    """Of 8 x 20 px."""
     engine = Engine(small_bundle, indicator=indicator)
-    images = [*faces([(20, 62)], SEED), Image.fromarray(faces([(112, 112)], SEED)[0])]
+    images = [*faces([(8, 20)], SEED), Image.fromarray(faces([(112, 112)], SEED)[0])]
     found = compare(with_thresholds(engine, table(0, pair=f"112&{size}"), indicator), images)
     assert found.sizes == (size, 112)
     if indicator == "min":

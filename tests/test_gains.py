@@ -50,11 +50,13 @@ def test_not_finite(gain: Gain, place: int, value: float) -> None:
         gain(*accuracies)
 
 
-def write_verification(path: Path, models: dict[str, dict[str, float]], kind: str = "Verification") -> Path:
+def write_verification(
+    path: Path, models: dict[str, dict[str, float | None]], kind: str = "Verification", flip: bool = True
+) -> Path:
     from btnet_eval.report import write_result
 
     numbers = {
-        name: {setting: {"mean": mean, "std": 0.0, "tar": {}} for setting, mean in of_model.items()}
+        name: {setting: {"mean": mean, "std": 0.0, "tar": {}, "flip": flip} for setting, mean in of_model.items()}
         for name, of_model in models.items()
     }
     write_result(path, kind, numbers, Problems(), dict.fromkeys(models, "1"), {"faces": "abc"}, ["x"], sections=[])
@@ -100,15 +102,21 @@ def test_table_by_hand(tmp_path: Path) -> None:
 
 def test_what_does_not_fit() -> None:
     measured = {"112&7": 0.8, "7&7": 0.7}
-    model = Measured("model.json", measured, {"faces": "abc"})
-    other = Measured("other.json", measured, {"faces": "xyz"})
-    part = Measured("part.json", {"112&7": 0.9}, {"faces": "abc"})
+    model = Measured("model.json", measured, {"faces": "abc"}, flip=True)
+    other = Measured("other.json", measured, {"faces": "xyz"}, flip=True)
+    part = Measured("part.json", {"112&7": 0.9}, {"faces": "abc"}, flip=True)
+    alone = Measured("alone.json", measured, {"faces": "abc"}, flip=False)
     with pytest.raises(DataError, match=r"other\.json: it was measured on other data than model\.json"):
         gains_section(model, model, other, model)
     with pytest.raises(DataError, match=r"part\.json: it was not measured at 7&7"):
         gains_section(model, part, model, model)
     with pytest.raises(DataError, match=r"part\.json: it was not measured at 7&7"):
         gains_section(model, model, model, part)
+    message = r"alone\.json: it was measured without mirror images, and model\.json with"
+    with pytest.raises(DataError, match=message):
+        gains_section(model, model, model, alone)
+    with pytest.raises(DataError, match=r"model\.json: it was measured with mirror images, and alone\.json without"):
+        gains_section(alone, alone, model, alone)
 
 
 def test_files_that_cannot_be_used(tmp_path: Path) -> None:
@@ -120,6 +128,11 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
         read_measured(both, "c")
     with pytest.raises(DataError, match=r"it is the result of 'Templates', not of a verification"):
         read_measured(write_verification(tmp_path / "t.json", {"a": {}}, "Templates"))
+    one_fold = write_verification(tmp_path / "fold.json", {"a": {"7&7": None}})
+    with pytest.raises(DataError, match=r"fold\.json: a has no accuracies, since its pairs are in one fold"):
+        read_measured(one_fold)
+    assert read_measured(both, "a").flip is True
+    assert read_measured(write_verification(tmp_path / "no.json", {"a": {"7&7": 0.5}}, flip=False)).flip is False
     damaged = json.loads(both.read_text())
     damaged["numbers"]["a"]["7&7"] = 0.5
     both.write_text(json.dumps(damaged))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, product
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -71,10 +71,9 @@ def pair_names(sizes: Iterable[int]) -> set[str]:
 def compare(engine: Engine, images: Sequence[Pixels], *, far: float = 1e-3, least_tar: float = 0.5) -> Comparison:
     """Compare two faces, by the table `thresholds` in the model.json of the engine's bundle.
 
-    An image is judged as the largest size of the `ladder` that is not larger than its own size, which is the bundle's
-    indicator of its sides; as the smallest of them where it is smaller still. The smaller images are, the more alike
-    strangers look, so that of two images of about one size rather fewer pass than asked for. Between unlike sizes they
-    look less alike, and somewhat more may pass: for 112 px and 39 px, judged as 112 px and 29 px.
+    The size of an image is the bundle's indicator of its sides. Where it is between two sizes of the `ladder`, it may
+    be judged as either of them, and the highest threshold that this gives for the two images is taken: the smaller
+    images are, the more alike strangers look, but the less so, the more unlike the sizes are.
 
     Args:
         engine: what embeds them, opened with the bundle's own branches and selection.
@@ -95,10 +94,10 @@ def compare(engine: Engine, images: Sequence[Pixels], *, far: float = 1e-3, leas
         raise InvalidOption(f"least_tar must be from 0 to 1, not {least_tar!r}")
     table = _Thresholds(engine)
     first, second = engine.select(images).tolist()
-    sizes = table.size_of(images[0]), table.size_of(images[1])
-    if engine.select([np.zeros((size, size, 3), np.uint8) for size in sizes]).tolist() != [first, second]:
+    sides = table.side_of(images[0]), table.side_of(images[1])
+    if engine.select([np.zeros((side, side, 3), np.uint8) for side in sides]).tolist() != [first, second]:
         raise InvalidOption(f"engine must select branches by {table.indicator!r}, the indicator of its bundle")
-    threshold, tar = table.find(far, sizes)
+    threshold, tar, sizes = table.find(far, sides)
     a, b = engine.embed(images, flip=table.flip).astype(np.float64)
     similarity = float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
     verdict: Verdict = "same" if similarity >= threshold else "different"
@@ -123,14 +122,19 @@ class _Thresholds:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise self._wrong() from error
 
-    def size_of(self, image: Pixels) -> int:
-        """Return the size of the ladder that an image is judged as."""
+    def side_of(self, image: Pixels) -> int:
+        """Return the size of an image in pixels: its indicator."""
         height, width = (image if hasattr(image, "shape") else as_pixels(image, "image")).shape[:2]
-        side = _INDICATORS[self.indicator]((height, width))
-        return max((size for size in self._ladder if size <= side), default=self._ladder[0])
+        return _INDICATORS[self.indicator]((height, width))
 
-    def find(self, far: float, sizes: tuple[int, int]) -> tuple[float, float]:
-        """Return the threshold for two sizes of the ladder, and the true-accept rate there."""
+    def _around(self, side: int) -> set[int]:
+        """Return the sizes of the ladder that a side is between, or the one that it is or is nearest to."""
+        below = max((size for size in self._ladder if size <= side), default=self._ladder[0])
+        above = min((size for size in self._ladder if size >= side), default=self._ladder[-1])
+        return {below, above}
+
+    def find(self, far: float, sides: tuple[int, int]) -> tuple[float, float, tuple[int, int]]:
+        """Return the highest threshold for two sides, the true-accept rate there, and the sizes that it is for."""
         if far not in self._rows:
             known = ", ".join(f"{known:g}" for known in sorted(self._rows))
             raise InvalidOption(f"far must be one of {known}, for which {self._where} has thresholds, not {far!r}")
@@ -141,8 +145,9 @@ class _Thresholds:
                 f"at a false-accept rate of {far:g}, and are for other ones: `btnet-eval thresholds` measures them anew"
             )
         try:
-            entry = row[pair_name(*sizes)]
-            return float(entry["cosine"]), float(entry["tar"])
+            around = self._around(sides[0]), self._around(sides[1])
+            entries = [(row[pair_name(*sizes)], sizes) for sizes in product(*around)]
+            return max((float(entry["cosine"]), float(entry["tar"]), sizes) for entry, sizes in entries)
         except (KeyError, TypeError, ValueError) as error:
             raise self._wrong() from error
 
