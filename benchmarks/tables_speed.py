@@ -129,6 +129,13 @@ def _costs(results: Results) -> str:
     return table(["branch", "GMACs an image", "parameters, millions", "of which not the trunk's, millions"], rows)
 
 
+def parameters(results: Results) -> str:
+    """What each branch adds to the trunk."""
+    own = [cost["own_parameters"] for cost in results["costs"].values()]
+    ratio = f"Trunk and branches together have {sum(own) / max(own):.2f} times the parameters of the trunk."
+    return f"{_costs(results)}\n\n{ratio}"
+
+
 def stage_macs(results: Results) -> str:
     """Where the multiply-accumulates of each branch lie."""
     costs = results["costs"]
@@ -287,7 +294,7 @@ def _resample_threads(results: Results) -> list[str]:
 
 TABLES: dict[str, dict[str, Callable[[Results], str]]] = {
     "accuracy": {"accuracy": accuracy},
-    "costs": {"stage_macs": stage_macs},
+    "costs": {"parameters": parameters, "stage_macs": stage_macs},
     "flops_latency": {"flops_latency": flops_latency},
     "memory_use": {"memory_use": memory_use},
     "mixed": {"mixed": mixed},

@@ -57,10 +57,11 @@ def flops_latency() -> dict[str, Any]:
 
 
 def costs() -> dict[str, Any]:
-    def cost(*stages: float) -> dict[str, Any]:
-        return {"gmacs": sum(stages), "gmacs_by_stage": dict(zip(("stem", "FC"), stages, strict=True))}
+    def cost(own: float, *stages: float) -> dict[str, Any]:
+        by_stage = dict(zip(("stem", "FC"), stages, strict=True))
+        return {"gmacs": sum(stages), "gmacs_by_stage": by_stage, "parameters": 8e6, "own_parameters": own}
 
-    return written(costs={"112": cost(3.0, 1.0), "28": cost(2.0, 1.0)})
+    return written(costs={"112": cost(8e6, 3.0, 1.0), "28": cost(2e6, 2.0, 1.0)})
 
 
 def mixed() -> dict[str, Any]:
@@ -143,6 +144,10 @@ LINES = {
         "425 crops. res18, width 0.5. a CPU, 2 cores, Python 3.11.7, numpy 2.0; 2026-11-30; seed of the images 7",
         "| branch | f32, lowest | int8, lowest | int8, mean | two different crops, median |",
         "| 112 | 0.999999999999 | 0.970000 | 0.980000 | 0.125 |",
+    ],
+    "parameters": [
+        "| 28 | 3.000 | 8.00 | 2.00 |",
+        "Trunk and branches together have 1.25 times the parameters of the trunk.",
     ],
     "stage_macs": [
         "GMACs an image of res18, width 0.5:",
