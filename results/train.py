@@ -4,7 +4,8 @@
 
 FOLDER has celeba/train112.zip, celeba/train56.zip, utkface/unlabeled112.zip and teacher/mobilefacenet.onnx; without
 --data it is $BTNET_DATA. Each run goes to the folder in RUNS that has the name of its recipe. Exit code 130: stopped
-before the end; the same command goes on.
+before the end; the same command goes on. RUNS/trunk_outputs takes 11 GB for each of two trunks, and may be deleted when
+the branches of one are trained.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ def command(model: str, runs: Path, data: Path) -> list[str]:
     line += ["--accelerator", "cpu", "--precision", precision(), "--compile", "--workers", "1"]
     for option, run in STARTS.get(model, {}).items():
         line += [option, str(runs / run)]
+    if "--trunk" in STARTS.get(model, {}):
+        line += ["--trunk-outputs", str(runs / "trunk_outputs")]
     return line
 
 

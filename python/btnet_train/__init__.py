@@ -12,6 +12,7 @@ btnet_train.checkpoint      weights of insightface's arcface_torch and of the pu
 btnet_train.sources         faces from folders, zips (image_files) and MXNet RecordIO (recordio)
 btnet_train.batches         what a step sees: images, flips, resolutions; decoding in worker processes
 btnet_train.teacher         an ONNX face model as a teacher
+btnet_train.trunk_outputs   what a frozen trunk gives for all faces (face_rows: computed once and kept)
 btnet_train.losses          classifiers with margins (margins: which are defined)
 btnet_train.distillation    losses between embeddings, and between maps
 btnet_train.branches        how a branch is made from a trunk

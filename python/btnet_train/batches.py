@@ -30,13 +30,14 @@ _ORDER, _STEP = 0, 1  # streams of random numbers of a seed
 class Batch:
     """n images of a step, as each of the views sees them.
 
-    indices: int64 (n,), into Faces. labels: int64 (n,), -1 for none. views: for each view uint8 (n, 3, s, s), RGB,
-    contiguous in torch.channels_last. An image is flipped in all views or in none.
+    indices: int64 (n,), into Faces. labels: int64 (n,), -1 for none. flips: bool (n,); an image is mirrored in all
+    views or in none. views: for each view uint8 (n, 3, s, s), RGB, contiguous in torch.channels_last.
     """
 
     step: int
     indices: Tensor
     labels: Tensor
+    flips: Tensor
     views: tuple[Tensor, ...]
 
 
@@ -205,6 +206,7 @@ class _Preparation(Dataset["Batch | DataError"]):
             draw.step,
             torch.from_numpy(draw.indices.copy()),
             torch.from_numpy(self._faces.labels[draw.indices]),
+            torch.from_numpy(draw.flips.copy()),
             tuple(torch.from_numpy(seen).permute(0, 3, 1, 2) for seen in views),
         )
 

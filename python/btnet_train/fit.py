@@ -33,8 +33,9 @@ from btnet_train.objective import Heads, Objective
 from btnet_train.recipes import Network, Recipe, RecipeError, Stage
 from btnet_train.run_state import load_tensors, save_tensors
 from btnet_train.sources import Faces
-from btnet_train.topology import CANONICAL
+from btnet_train.topology import CANONICAL, coupling_stage
 from btnet_train.trainer import STATE, Execution, Training
+from btnet_train.trunk_outputs import TrunkOutputs, trunk_outputs
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +50,9 @@ class Inputs:
 
     trunk: a checkpoint, or the folder RUN/112 of another run with its heads; the stage of resolution 112 is then
     left out. classifier: a file with the trunk's classifier, its rows in the order of `faces.classes`. previous: the
-    folder of the run that "previous" means. targets: the teacher's embeddings of `faces`. validate: called with a
-    network and its trunk, if there is one.
+    folder of the run that "previous" means. targets: the teacher's embeddings of `faces`. trunk_outputs: a folder in
+    which to keep what the trunk gives for all faces, for distillation; None: it is asked in each step. validate: called
+    with a network and its trunk, if there is one.
     """
 
     faces: Faces
@@ -58,6 +60,7 @@ class Inputs:
     classifier: Path | None = None
     previous: Path | None = None
     targets: NDArray[np.float32] | None = None
+    trunk_outputs: Path | None = None
     validate: Validate | None = None
 
 
@@ -107,6 +110,8 @@ def check_inputs(recipe: Recipe, inputs: Inputs, teacher: bool) -> None:
             raise RecipeError(f"stage {name} has a teacher's loss: give --teacher, an ONNX file")
         if stage.classification is not None and not inputs.faces.classes:
             raise RecipeError(f"stage {name} classifies, but the faces have no identities: give --data")
+    if inputs.trunk_outputs is not None and all(stage.distillation is None for stage in stages):
+        raise RecipeError("--trunk-outputs is given, but no stage distils a trunk")
     if teacher and all(stage.teacher is None for stage in stages):
         raise RecipeError("--teacher is given, but no stage has a teacher's loss")
 
@@ -136,6 +141,7 @@ class _Job:
             return results
 
         folder.mkdir(parents=True, exist_ok=True)
+        outputs = self._outputs(trunk)
         training = Training(
             self.fabric,
             self.stage,
@@ -145,6 +151,7 @@ class _Job:
             execution=execution,
             seed=self.seed,
             targets=self.inputs.targets if self.stage.teacher is not None else None,
+            outputs=outputs,
             validate=validate if self.inputs.validate else None,
         )
         facts = training.run()
@@ -154,6 +161,15 @@ class _Job:
         if self.fabric.is_global_zero:
             self._write(folder, objective, {**facts, **results})
         self.fabric.barrier()
+
+    def _outputs(self, trunk: IResNet | None) -> TrunkOutputs | None:
+        """Return what the trunk gives for all faces, if that is to be kept; computed by one process, read by all."""
+        folder = self.inputs.trunk_outputs
+        if folder is None or trunk is None or self.trunk_file is None or self.stage.distillation is None:
+            return None
+        digest, stage = _digest(self.trunk_file), coupling_stage(self.resolution)
+        with self.fabric.rank_zero_first(local=True):
+            return trunk_outputs(trunk, digest, self.inputs.faces, stage, folder, self.fabric.device)
 
     def _network(self, trunk: IResNet | None) -> IResNet:
         options = self.options

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch.nn import functional
 from btnet_train.distillation import PAIR_LOSSES, cosine_distance, map_distance, similarity_matrix
 from btnet_train.losses import Classifier
 from btnet_train.networks import IResNet
-from btnet_train.recipes import Stage, TeacherLoss
+from btnet_train.recipes import Distillation, Stage, TeacherLoss
 from btnet_train.topology import coupling_stage, in_branch
 
 _MEAN = _STD = 127.5
@@ -22,6 +23,13 @@ class Heads:
 
     classifier: Classifier | None = None
     projection: nn.Linear | None = None
+
+
+class Distilled(NamedTuple):
+    """What a frozen trunk gives for the 112 px images of a batch: maps (n, C, s, s), embeddings (n, D) if asked for."""
+
+    maps: Tensor
+    embeddings: Tensor | None
 
 
 class Objective(nn.Module):
@@ -60,14 +68,17 @@ class Objective(nn.Module):
             if compiled:
                 trunk.compile()
 
-    def forward(self, views: Sequence[Tensor], labels: Tensor, targets: Tensor | None) -> dict[str, Tensor]:
+    def forward(
+        self, views: Sequence[Tensor], labels: Tensor, targets: Tensor | None, distilled: Distilled | None = None
+    ) -> dict[str, Tensor]:
         """Return every loss of the recipe, times its weight, by name, and their sum as "loss".
 
         views: uint8 (n, 3, s, s), one for each view of the stage; with distillation, another one at 112 px for
-        the trunk. labels: (n,), -1 for none. targets: the teacher's embeddings (n, D) of length 1, if it has one.
+        the trunk, unless `distilled` is what it gives. labels: (n,), -1 for none. targets: the teacher's embeddings
+        (n, D) of length 1, if it has one.
         """
-        trunk_view = views[-1] if self._trunk else None
-        seen = views[:-1] if self._trunk else views
+        asked = bool(self._trunk) and distilled is None
+        seen = views[:-1] if asked else views
         embeddings, couplings = self.network(normalize(torch.cat(list(seen))))
         parts = embeddings.float().chunk(len(seen))
         losses: dict[str, Tensor] = {}
@@ -80,8 +91,8 @@ class Objective(nn.Module):
             losses["pair"] = self.stage.pair.weight * torch.stack(terms).sum()
         if self.stage.teacher is not None and targets is not None:
             losses["teacher"] = torch.stack([self._teach(self.stage.teacher, p, targets) for p in parts]).mean()
-        if trunk_view is not None:
-            losses |= self._distil(trunk_view, embeddings, couplings)
+        if self.stage.distillation is not None:
+            losses |= self._distil(self.stage.distillation, distilled or self._ask(views[-1]), embeddings, couplings)
         losses["loss"] = torch.stack(list(losses.values())).sum()
         return losses
 
@@ -93,24 +104,26 @@ class Objective(nn.Module):
                 loss = loss + options.cosine * cosine_distance(taught, targets)
         return loss
 
-    def _distil(self, view: Tensor, embeddings: Tensor, couplings: Sequence[Tensor]) -> Mapping[str, Tensor]:
-        """Return the losses against the trunk's maps and embeddings of the 112 px images."""
-        options, (trunk,) = self.stage.distillation, self._trunk
-        stage = coupling_stage(self.network.resolution)
-        losses: dict[str, Tensor] = {}
-        if options is None:
-            return losses
+    def _ask(self, view: Tensor) -> Distilled:
+        """Return what the trunk gives; no more of it is computed than the losses look at."""
+        (trunk,), stage = self._trunk, coupling_stage(self.network.resolution)
         with torch.no_grad():
-            if options.embedding:
-                target, maps = trunk(normalize(view))
-                coupled = maps[stage - 1]
-            else:
-                coupled = trunk.coupling_map(normalize(view), stage)
+            if self.stage.distillation is None or not self.stage.distillation.embedding:
+                return Distilled(trunk.coupling_map(normalize(view), stage), None)
+            embeddings, maps = trunk(normalize(view))
+            return Distilled(maps[stage - 1], embeddings)
+
+    def _distil(
+        self, options: Distillation, goal: Distilled, embeddings: Tensor, couplings: Sequence[Tensor]
+    ) -> Mapping[str, Tensor]:
+        """Return the losses against the trunk's maps and embeddings of the 112 px images."""
+        losses: dict[str, Tensor] = {}
         if options.maps:
-            losses["maps"] = options.maps * map_distance(couplings[stage - 1], coupled)
-        if options.embedding:
+            maps = couplings[coupling_stage(self.network.resolution) - 1]
+            losses["maps"] = options.maps * map_distance(maps, goal.maps)
+        if options.embedding and goal.embeddings is not None:
             distance = PAIR_LOSSES["cosine"] if options.embedding_loss == "cosine" else functional.mse_loss
-            losses["embedding"] = options.embedding * distance(embeddings.float(), target.float())
+            losses["embedding"] = options.embedding * distance(embeddings.float(), goal.embeddings.float())
         return losses
 
 

@@ -1,49 +1,26 @@
 """Another face model as a teacher: any ONNX model, run on the CPU by OpenVINO, and its embeddings of all faces."""
 
 import hashlib
-import io
 import json
-import logging
 import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import onnx
 import openvino as ov  # type: ignore[import-untyped]
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-import btnet_ext
 from btnet_eval.onnx_network import UnsuitableNetworkError, compile_network, read_network, with_normalization
-from btnet_ext.whole_files import whole_file
-from btnet_train.image_files import DataError
+from btnet_train.face_rows import FaceImages, face_rows, read_canonical
 from btnet_train.topology import CANONICAL
-
-_BLOCK = 64  # faces in memory at a time
-
-logger = logging.getLogger(__name__)
 
 
 class TeacherError(ValueError):
     """A file that is no face model for 112 px, or one that gives no embedding; one sentence says what is wrong."""
-
-
-class FaceImages(Protocol):
-    """What the targets need of `btnet_train.sources.Faces`."""
-
-    @property
-    def digest(self) -> str: ...  # noqa: D102
-
-    @property
-    def names(self) -> Sequence[str]: ...  # noqa: D102
-
-    def __len__(self) -> int: ...
-
-    def read(self, index: int) -> NDArray[np.uint8]: ...  # noqa: D102
 
 
 class Teacher:
@@ -115,22 +92,19 @@ def teacher_targets(teacher: Teacher, faces: FaceImages, folder: Path) -> NDArra
     """Return what the teacher says of each face: (len(faces), teacher.dim), rows of length 1, mapped read-only.
 
     A target is the sum of the embeddings of the image, resized to 112 px where it is not, and of its mirror
-    image, normalised. They are computed once and kept in `folder` as teacher_<digest>.npy, which names the
-    teacher and the faces. The file appears whole or not at all; one that is damaged is computed again, and the
-    log says why. Several processes may do this at the same time, but then each computes.
+    image, normalised. They are computed once and kept in `folder` as teacher_<digest>.npy (see `face_rows`), which
+    names the teacher and the faces.
 
     Raises TeacherError for an embedding that is zero or not finite, DataError, and OSError that names the file.
     """
     key = hashlib.sha256(f"{teacher.digest} {faces.digest}".encode()).hexdigest()
-    path = folder / f"teacher_{key}.npy"
-    shape = (len(faces), teacher.dim)
-    if path.exists():
-        try:
-            return _open_targets(path, shape)
-        except ValueError as error:
-            logger.warning("%s is computed again: %s", path, error)
-    _compute_targets(path, teacher, faces)
-    return _open_targets(path, shape)
+
+    def compute(indices: Sequence[int]) -> NDArray[np.float32]:
+        return _targets(teacher, faces, indices)
+
+    return face_rows(
+        folder / f"teacher_{key}.npy", faces, "<f4", (teacher.dim,), compute, title="teacher", check=_check_lengths
+    )
 
 
 def _digest_of_model(path: Path) -> str:
@@ -155,42 +129,19 @@ def _digest_of_model(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _open_targets(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Map a file of targets. ValueError for one that is damaged, or holds something else."""
-    try:
-        targets: NDArray[np.float32] = np.lib.format.open_memmap(path, "r")
-    except OSError:
-        raise
-    except Exception as error:  # headers of damaged files raise nearly anything
-        raise ValueError(f"it is damaged ({error})") from error
-    if targets.dtype != np.dtype("<f4") or targets.shape != shape or not targets.flags.c_contiguous:
-        raise ValueError(f"it holds {targets.dtype} {targets.shape}, expected float32 {shape}")
+def _check_lengths(targets: NDArray[np.float32]) -> None:
+    """Raise ValueError unless all rows have the length 1."""
     for start in range(0, len(targets), 2**16):
         with np.errstate(over="ignore", invalid="ignore"):
             norms = np.linalg.norm(targets[start : start + 2**16], axis=1)
         wrong = ~(np.abs(norms - 1) < 1e-3)  # also where it is not a number
         if wrong.any():
             raise ValueError(f"row {start + int(wrong.argmax())} has not the length 1")
-    return targets
-
-
-def _compute_targets(path: Path, teacher: Teacher, faces: FaceImages) -> None:
-    """Write the file of targets, whole or not at all."""
-    header = io.BytesIO()
-    description = {"descr": "<f4", "fortran_order": False, "shape": (len(faces), teacher.dim)}
-    np.lib.format.write_array_header_1_0(header, description)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as append, tqdm(total=len(faces), desc="teacher", disable=None) as progress:
-        append(header.getvalue())
-        for start in range(0, len(faces), _BLOCK):
-            indices = range(start, min(start + _BLOCK, len(faces)))
-            append(_targets(teacher, faces, indices).tobytes())
-            progress.update(len(indices))
 
 
 def _targets(teacher: Teacher, faces: FaceImages, indices: Sequence[int]) -> NDArray[np.float32]:
     """Return the targets of some faces, (len(indices), dim)."""
-    images = np.stack([_read_canonical(faces, index) for index in indices])
+    images = read_canonical(faces, indices)
     embeddings = teacher.embed(np.concatenate([images, images[:, :, ::-1]])).astype(np.float64)
     sums = embeddings[: len(images)] + embeddings[len(images) :]
     norms = np.linalg.norm(sums, axis=1, keepdims=True)
@@ -199,11 +150,3 @@ def _targets(teacher: Teacher, faces: FaceImages, indices: Sequence[int]) -> NDA
             raise TeacherError(f"the teacher's embedding of {faces.names[index]} is zero or not finite")
     targets: NDArray[np.float32] = (sums / norms).astype("<f4")
     return targets
-
-
-def _read_canonical(faces: FaceImages, index: int) -> NDArray[np.uint8]:
-    image = faces.read(index)
-    height, width = image.shape[:2]
-    if height != width:
-        raise DataError(f"{faces.names[index]} has {width} x {height} pixels, expected a square, aligned face")
-    return image if height == CANONICAL else btnet_ext.resize(image, (CANONICAL, CANONICAL))

@@ -22,13 +22,14 @@ from btnet_ext.whole_files import discard_parts
 from btnet_train.batches import Batch, Batches, steps_per_epoch
 from btnet_train.errors import Interrupted, TrainingError
 from btnet_train.networks import IResNet
-from btnet_train.objective import Objective
+from btnet_train.objective import Distilled, Objective
 from btnet_train.optimization import build_optimizer, rate
 from btnet_train.progress import Means, Progress, plot_values
 from btnet_train.recipes import RecipeError, Stage, View
 from btnet_train.run_state import load_run, save_run
 from btnet_train.sources import Faces
 from btnet_train.topology import CANONICAL, RESOLUTIONS
+from btnet_train.trunk_outputs import TrunkOutputs
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +62,8 @@ class Execution:
 class Training:
     """The training of one network; `run` starts it, or goes on from the state in `folder`.
 
-    targets: the teacher's embeddings (len(faces), D), if the stage has one. validate: called with the network
-    after every epoch; returns numbers by name.
+    targets: the teacher's embeddings (len(faces), D), if the stage has one. outputs: what the trunk gives, in place of
+    asking it in each step. validate: called with the network after every epoch; returns numbers by name.
     """
 
     def __init__(
@@ -76,10 +77,12 @@ class Training:
         execution: Execution,
         seed: int,
         targets: NDArray[np.float32] | None = None,
+        outputs: TrunkOutputs | None = None,
         validate: Callable[[IResNet], Mapping[str, float]] | None = None,
     ) -> None:
         self._fabric, self._stage, self._faces, self._folder = fabric, stage, faces, folder
-        self._execution, self._seed, self._targets, self._validate = execution, seed, targets, validate
+        self._execution, self._seed, self._validate = execution, seed, validate
+        self._targets, self._outputs = targets, outputs
         self._objective = objective
         self._per_epoch = steps_per_epoch(faces, stage.schedule.batch_size)
         self._steps = max(1, round(stage.schedule.epochs * self._per_epoch))
@@ -186,7 +189,7 @@ class Training:
     def _by_step(self, start: int) -> Iterator[tuple[int, list[Batch]]]:
         """Yield the parts of every step that this process has."""
         views = self._stage.views_of(self._objective.network.resolution)
-        if self._stage.distillation is not None:
+        if self._stage.distillation is not None and self._outputs is None:
             views = (*views, View((CANONICAL,)))
         schedule, fabric = self._stage.schedule, self._fabric
         batches = Batches(
@@ -239,13 +242,15 @@ class Training:
         optimizer.step()
         return dict(zip(names, means, strict=True)), stops > 0
 
-    def _on_device(self, batch: Batch) -> tuple[list[Tensor], Tensor, Tensor | None]:
-        targets = None
+    def _on_device(self, batch: Batch) -> tuple[list[Tensor], Tensor, Tensor | None, Distilled | None]:
+        targets, distilled = None, None
         if self._targets is not None:
             targets = torch.from_numpy(np.asarray(self._targets[batch.indices.numpy()], np.float32))
+        if self._outputs is not None:
+            distilled = self._outputs.of(batch.indices, batch.flips)
         move = self._fabric.to_device
         views = [move(view).contiguous(memory_format=self._layout) for view in batch.views]
-        return views, move(batch.labels), None if targets is None else move(targets)
+        return views, move(batch.labels), None if targets is None else move(targets), move(distilled)
 
     def _not_finite(self, step: int, values: Mapping[str, float]) -> str:
         wrong = ", ".join(f"{name} {value}" for name, value in values.items() if not math.isfinite(value))

@@ -43,15 +43,18 @@ def batches(faces: Faces, views: Sequence[View] = (HIGH,), **changes: Any) -> li
 def check_equal(actual: Sequence[Batch], expected: Sequence[Batch]) -> None:
     assert [batch.step for batch in actual] == [batch.step for batch in expected]
     for one, other in zip(actual, expected, strict=True):
-        pairs = zip((one.indices, one.labels, *one.views), (other.indices, other.labels, *other.views), strict=True)
-        assert all(torch.equal(*pair) for pair in pairs)
+        tensors = [(batch.indices, batch.labels, batch.flips, *batch.views) for batch in (one, other)]
+        assert all(torch.equal(*pair) for pair in zip(*tensors, strict=True))
 
 
 def joined(parts: Sequence[Batch]) -> Batch:
     """Parts of one step as a whole."""
     views = tuple(torch.cat(views) for views in zip(*(part.views for part in parts), strict=True))
     (step,) = {part.step for part in parts}
-    return Batch(step, torch.cat([part.indices for part in parts]), torch.cat([part.labels for part in parts]), views)
+    indices, labels, flips = (
+        torch.cat([getattr(part, name) for part in parts]) for name in ("indices", "labels", "flips")
+    )
+    return Batch(step, indices, labels, flips, views)
 
 
 def by_pillow(image: np.ndarray[Any, Any], resolution: int, native: bool, canonical: int = 112) -> np.ndarray[Any, Any]:

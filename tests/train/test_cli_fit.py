@@ -158,6 +158,10 @@ def test_usage(call: Call, arguments: list[object], message: str) -> None:
         (["phi_hr", "--data", "DATA", "--teacher", "t.onnx"], r"--teacher is given, but no stage has a teacher's loss"),
         (["own_trunk", "--data", "DATA"], r"stage branch needs a trunk, .*"),
         (["own_trunk", "--data", "DATA", "--trunk", "none.pt"], r".*none\.pt.*"),
+        (
+            ["phi_hr", "--data", "DATA", "--trunk-outputs", "x"],
+            r"--trunk-outputs is given, but no stage distils a trunk",
+        ),
         (["finetune", "--data", "DATA"], r"stage trunk starts from an earlier run: give --previous, its folder"),
         (
             ["phi_hr", "--data", "DATA", *SHORT, "--set=network.width=0.3"],

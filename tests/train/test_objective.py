@@ -14,7 +14,7 @@ from btnet_train import recipes
 from btnet_train.branches import fix_trunk
 from btnet_train.losses import Classifier
 from btnet_train.networks import IResNet
-from btnet_train.objective import Heads, Objective, normalize
+from btnet_train.objective import Distilled, Heads, Objective, normalize
 from btnet_train.random_weights import random_networks
 from btnet_train.recipes import Classification, Distillation, Pair, Stage, TeacherLoss, View
 
@@ -204,6 +204,7 @@ def test_distillation(trunk: IResNet, branch: IResNet, embedding: float, name: A
         expected["embedding"] = embedding * found
     objective = Objective(stage, branch, Heads(), trunk).train()
     check(objective([view, of_trunk], LABELS, None), expected)
+    check(objective([view], LABELS, None, Distilled(target_maps[2].float(), target.float())), expected)
 
 
 def test_maps_alone_train_what_comes_before_them(trunk: IResNet, branch: IResNet) -> None:

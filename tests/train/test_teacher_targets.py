@@ -5,6 +5,7 @@ import hashlib
 import io
 import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from btnet_train import teacher as module
+from btnet_train.face_rows import face_rows
 from btnet_train.sources import DataError
 from btnet_train.teacher import Teacher, TeacherError, teacher_targets
 from limited_files import limited_files
@@ -150,10 +152,18 @@ def test_no_damage_of_a_file_of_targets_raises_anything_else(tmp_path: Path, pos
     content = npy(ROWS)
     path = tmp_path / "targets.npy"
     path.write_bytes(content[:position] + replacement + content[position + len(replacement) :])
-    try:
-        targets = module._open_targets(path, ROWS.shape)
-    except ValueError:
-        return
+    anew: list[int] = []
+
+    def compute(indices: Sequence[int]) -> NDArray[np.float32]:
+        anew.extend(indices)
+        return ROWS[list(indices)]
+
+    faces = Images(list(random_images(1, len(ROWS), side=8)))
+    check = module._check_lengths
+    targets = face_rows(path, faces, "<f4", ROWS.shape[1:], compute, title="teacher", check=check)
+    assert anew in ([], [0, 1, 2])
+    if anew:
+        np.testing.assert_array_equal(targets, ROWS)
     np.testing.assert_allclose(np.linalg.norm(targets, axis=1), 1, atol=2e-3)
 
 
