@@ -3,8 +3,7 @@
     python results/curves.py
 
 Left, 1 - cosine to the teacher's embedding on the images of training, averaged over 2 % of all; right, accuracy in
-percent on the held-out identities of train112, both images at the network's own resolution, or at half of it
-in the passes that it takes them so. Marked every pass.
+percent on the held-out identities of train112, both images at the network's own resolution. Marked every pass.
 """
 
 from __future__ import annotations

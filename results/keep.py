@@ -52,12 +52,13 @@ def keep(model: Path) -> None:
     target = KEPT / model.name
     part = KEPT / f".{model.name}"
     shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
     for source in sorted(path.parent for path in model.glob("*/losses.csv")):
         finished = (source / RESULT).exists()
         tensors, texts = ((NETWORK, HEADS), (RESULT, LOSSES)) if finished else ((STATE,), (LOSSES,))
         if not all((source / name).exists() for name in tensors):
             continue  # it has only just begun
-        (part / source.name).mkdir(parents=True)
+        (part / source.name).mkdir()
         for name in tensors:
             halved(source / name, part / source.name / name)
         for name in texts:

@@ -7,7 +7,7 @@ names; here one model is measured with all strategies, and no image is embedded 
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,12 +19,8 @@ from btnet_eval.cache import EmbeddingCache, Images
 from btnet_eval.datasets.images import NamedImages
 from btnet_eval.models import Model
 from btnet_eval.session import Progress, labelled
+from btnet_ext.compare import INDICATORS
 
-_INDICATORS: Mapping[str, Callable[[NDArray[np.int64]], NDArray[np.int64]]] = {
-    "max": lambda sizes: sizes.max(axis=1),
-    "min": lambda sizes: sizes.min(axis=1),
-    "avg": lambda sizes: sizes.sum(axis=1) // 2,
-}
 _ROUNDINGS = ("floor", "near", "ceil")
 
 
@@ -38,7 +34,7 @@ class Strategy(NamedTuple):
         return " ".join(self)
 
 
-STRATEGIES = tuple(Strategy(indicator, rounding) for indicator in _INDICATORS for rounding in _ROUNDINGS)
+STRATEGIES = tuple(Strategy(indicator, rounding) for indicator in INDICATORS for rounding in _ROUNDINGS)
 
 DEFAULT = Strategy("max", "ceil")
 """That of bundles which do not say another one, and the best one in the paper."""
@@ -64,9 +60,9 @@ def select(sizes: ArrayLike, resolutions: Sequence[int], strategy: Strategy) -> 
     if not steps.size or (np.diff(steps) <= 0).any():
         raise ValueError(f"resolutions must be ascending, one at least, not {list(resolutions)}")
     if strategy not in STRATEGIES:
-        known = f"{', '.join(_INDICATORS)} and {', '.join(_ROUNDINGS)}"
+        known = f"{', '.join(INDICATORS)} and {', '.join(_ROUNDINGS)}"
         raise ValueError(f"the strategy must be of {known}, not {strategy}")
-    side = _INDICATORS[strategy.indicator](pixels.astype(np.int64))
+    side = INDICATORS[strategy.indicator](pixels.astype(np.int64))
     if strategy.rounding == "ceil":
         places = np.searchsorted(steps, side)
     elif strategy.rounding == "floor":

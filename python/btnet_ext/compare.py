@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement, product
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from btnet_ext.errors import BundleError, InvalidOption
 from btnet_ext.images import as_pixels
@@ -21,11 +22,12 @@ Verdict: TypeAlias = Literal["same", "different", "too small to tell"]
 HALF_OCTAVES = (5, 7, 10, 14, 20, 28, 40, 56, 79, 112)
 """Sizes in pixels at which a threshold is measured, whatever the model's branches are."""
 
-_INDICATORS: dict[str, Callable[[tuple[int, int]], int]] = {
-    "max": max,
-    "min": min,
-    "avg": lambda sides: sum(sides) // 2,
+INDICATORS: Mapping[str, Callable[[NDArray[np.int64]], NDArray[np.int64]]] = {
+    "max": lambda sides: sides.max(axis=1),
+    "min": lambda sides: sides.min(axis=1),
+    "avg": lambda sides: sides.sum(axis=1) // 2,
 }
+"""The sizes (n,) of images from their sides (n, 2), by name, as the engine has them."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class _Thresholds:
     def side_of(self, image: Pixels) -> int:
         """Return the size of an image in pixels: its indicator."""
         height, width = (image if hasattr(image, "shape") else as_pixels(image, "image")).shape[:2]
-        return _INDICATORS[self.indicator]((height, width))
+        return int(INDICATORS[self.indicator](np.array([[height, width]]))[0])
 
     def _around(self, side: int) -> set[int]:
         """Return the sizes of the ladder that a side is between, or the one that it is or is nearest to."""

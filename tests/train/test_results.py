@@ -138,6 +138,12 @@ def test_what_was_kept_stays_until_the_new_is_there(runs: Path, monkeypatch: pyt
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_a_run_that_has_only_just_begun(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(runs / "btnet/7")
+    assert run(monkeypatch, runs, "phi_mr", "btnet") == 0
+    assert [path.name for path in (keep.KEPT / "btnet").iterdir()] == ["run.json"]
+
+
 @pytest.mark.parametrize("arguments", [["nothing"], ["btnet"], [], ["phi_mr", "--restore"]])
 def test_what_cannot_be_kept(runs: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
     """An unknown model, one without the run that it started from, nothing, and both at once."""

@@ -48,9 +48,7 @@ def test_outputs_are_those_of_the_trunk(trunk: IResNet, faces: Faces, tmp_path: 
     torch.testing.assert_close(found.embeddings, embeddings, rtol=1e-4, atol=1e-4)
 
 
-def test_they_are_computed_once_for_a_trunk_the_faces_and_a_stage(
-    trunk: IResNet, faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_they_are_computed_once_for_a_trunk_the_faces_and_a_stage(trunk: IResNet, faces: Faces, tmp_path: Path) -> None:
     kept(trunk, faces, 14, tmp_path)
     (file,) = tmp_path.iterdir()
     before = file.stat()
