@@ -50,7 +50,7 @@ def stage_macs(network: IResNet) -> dict[str, int]:
     ]
     device = network.fc.weight.device
     with torch.inference_mode():
-        network.eval()(torch.zeros(1, 3, network.side, network.side, device=device))
+        network.eval()(torch.zeros(1, 3, network.resolution, network.resolution, device=device))
     for hook in hooks:
         hook.remove()
     if sum(macs.values()) != mac_count(network):

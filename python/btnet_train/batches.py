@@ -49,7 +49,6 @@ class _Draw:
     indices: NDArray[np.int64]  # (n,)
     flips: NDArray[np.bool_]  # (n,)
     resolutions: NDArray[np.int64]  # (views, n)
-    halved: bool
 
 
 def steps_per_epoch(faces: Faces, batch_size: int) -> int:
@@ -75,8 +74,6 @@ class Batches:
         rank, world_size: this process gets the parts rank, rank + world_size, ...
         workers: processes that decode; 0: this one does, when the batch is asked for.
         flip: whether half of the images, by chance, are mirrored.
-        half_size_steps: so many steps of the training are for a network that takes images of half the side: views are
-            half as large, and a degraded image is enlarged to half the side only.
 
     Raises ValueError for numbers that do not fit together. Iterating raises DataError, which names the image, for one
     that cannot be read or is not square, and ChildProcessError if a worker was killed.
@@ -95,7 +92,6 @@ class Batches:
         world_size: int = 1,
         workers: int = 2,
         flip: bool = True,
-        half_size_steps: int = 0,
     ) -> None:
         steps_per_epoch(faces, batch_size)
         if micro_batches < 1 or batch_size % micro_batches:
@@ -106,7 +102,7 @@ class Batches:
             raise ValueError(f"rank must be from 0 to {world_size - 1}, got {rank}")
         self._preparation = _Preparation(faces, tuple(views))
         self._draw = _Lottery(len(faces), tuple(views), batch_size, seed, flip)
-        self._steps, self._half_size_steps = steps, half_size_steps
+        self._steps = steps
         self._micro_batches = micro_batches
         self._own_parts = range(rank, micro_batches, world_size)
         self._workers = workers
@@ -124,11 +120,11 @@ class Batches:
 
     def _parts(self) -> Iterator[_Draw]:
         for step in self._steps:
-            indices, flips, resolutions = self._draw(step)
-            size = len(indices) // self._micro_batches
+            whole = self._draw(step)
+            size = len(whole.indices) // self._micro_batches
             for part in self._own_parts:
                 own = slice(part * size, (part + 1) * size)
-                yield _Draw(step, indices[own], flips[own], resolutions[:, own], step < self._half_size_steps)
+                yield _Draw(step, whole.indices[own], whole.flips[own], whole.resolutions[:, own])
 
     def _start(self) -> Iterator[Batch | DataError]:
         """Start the workers."""
@@ -171,8 +167,7 @@ class _Lottery:
         self._seed, self._flip = seed, flip
         self._epoch = -1
 
-    def __call__(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
-        """Return indices (n,), flips (n,) and resolutions (views, n) of a step."""
+    def __call__(self, step: int) -> _Draw:
         size = self._batch_size
         epoch, place = divmod(step, self._images // size)
         if epoch != self._epoch:
@@ -181,7 +176,7 @@ class _Lottery:
         generator = np.random.default_rng([self._seed, _STEP, step])
         flips = (generator.random(size) < 0.5) & self._flip
         resolutions = [_draw_resolutions(view, size, generator) for view in self._views]
-        return self._order[place * size : (place + 1) * size], flips, np.stack(resolutions)
+        return _Draw(step, self._order[place * size : (place + 1) * size], flips, np.stack(resolutions))
 
 
 class _Preparation(Dataset["Batch | DataError"]):
@@ -192,8 +187,6 @@ class _Preparation(Dataset["Batch | DataError"]):
 
     def __getitem__(self, draw: _Draw) -> Batch | DataError:
         sides = [view.resolutions[0] if view.native else CANONICAL for view in self._views]
-        if draw.halved:
-            sides = [side // 2 for side in sides]
         views = [np.empty((len(draw.indices), side, side, 3), np.uint8) for side in sides]
         try:
             for row, index in enumerate(draw.indices.tolist()):
@@ -224,7 +217,7 @@ class _Preparation(Dataset["Batch | DataError"]):
 def _see(image: Pixels, resolution: int, side: int) -> Pixels:
     """Return an image side x side that shows no more than `resolution` does."""
     if resolution < side:
-        return degrade(image, resolution, canonical=side)
+        return degrade(image, resolution)
     return image if len(image) == side else resize(image, (side, side))
 
 

@@ -68,9 +68,6 @@ class IResNet(nn.Module):
     that maps of 7x7 reach the FC layer at every resolution. Below 112 stage 1 therefore begins with an
     identity shortcut and has no `layer1.0.downsample`.
 
-    While `half_size` is true it takes images of half the side, and the last stage keeps the size of its maps: the
-    same tensors and 7x7 maps, for about a third of the work. Training may begin so (progressive resizing).
-
     arch: res18, res34, res50 or res100. width: multiplies the channels 64, 128, 256, 512; 64 * width must
     be whole. resolution: one of 7, 14, 28, 56, 112. dim: length of the embedding. dropout: probability
     before the FC layer. `features.weight` is 1 and frozen, as in arcface_torch. Raises ValueError for an
@@ -88,7 +85,6 @@ class IResNet(nn.Module):
         super().__init__()
         _check_architecture(arch, width, resolution, dim)
         self.arch, self.width, self.resolution, self.dim = arch, float(width), resolution, dim
-        self._half_size = False
         stem = int(BASE_CHANNELS * width)
         self.conv1 = nn.Conv2d(3, stem, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
@@ -110,40 +106,19 @@ class IResNet(nn.Module):
                 nn.init.normal_(module.weight, 0.0, 0.1)
 
     @property
-    def side(self) -> int:
-        """Of the images that the network takes: its resolution, or half of it."""
-        return self.resolution // 2 if self.half_size else self.resolution
-
-    @property
-    def half_size(self) -> bool:
-        """Whether images of half the side are taken. ValueError where it is set for 7 px, which has no half."""
-        return self._half_size
-
-    @half_size.setter
-    def half_size(self, half: bool) -> None:
-        if half and self.resolution == _MAP_SIDE:
-            raise ValueError(f"half_size must be False at resolution {_MAP_SIDE}, whose maps cannot be smaller")
-        self._half_size = half
-        stride = 1 if half else stride_of(4, self.resolution)
-        first = self.stages[-1][0]
-        first.conv2.stride = (stride, stride)
-        if first.downsample is not None:
-            first.downsample.conv.stride = (stride, stride)
-
-    @property
     def stages(self) -> list[list[Unit]]:
         """The units of the four stages, `layer1` to `layer4`."""
         layers = [self.get_submodule(f"layer{stage}") for stage in (1, 2, 3, 4)]
         return [cast(list[Unit], list(layer.children())) for layer in layers]
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return raw embeddings (N, dim) and the coupling layers' maps for normalised images (N, 3, side, side).
+        """Return raw embeddings (N, dim) and the coupling layers' maps for normalised images (N, 3, r, r).
 
         The four maps are the outputs of the first unit of each stage. In the trunk they are 56, 28, 14 and
         7 px wide. In a branch that of its coupling stage is as wide as its input, and as the trunk's map of
         that stage. Raises ValueError for images of another shape.
         """
-        expected = (3, self.side, self.side)
+        expected = (3, self.resolution, self.resolution)
         if images.ndim != 4 or images.shape[1:] != expected:
             raise ValueError(f"images must be (N, {', '.join(map(str, expected))}), got {tuple(images.shape)}")
         *couplings, x = self._maps(images)

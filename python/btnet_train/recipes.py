@@ -159,22 +159,18 @@ class Schedule:
     """How long: `epochs` passes over the faces in batches of `batch_size` over all devices.
 
     The rate rises linearly during the first `warmup_epochs` and then falls to 0, as (1 - t)^power or as half a
-    cosine. During the first `half_size_epochs` the network takes images of half the side (`IResNet.half_size`), for a
-    third of the work; a network of 7 px has no half, and takes them whole from the start.
+    cosine.
     """
 
     epochs: Positive = 25.0
     batch_size: Whole = 128
     warmup_epochs: NotNegative = 0.0
-    half_size_epochs: NotNegative = 0.0
     decay: Literal["polynomial", "cosine"] = "polynomial"
     power: Positive = 2.0
 
     def __post_init__(self) -> None:
         if self.warmup_epochs >= self.epochs:
             raise ValueError("warmup_epochs must be fewer than epochs")
-        if self.half_size_epochs >= self.epochs:
-            raise ValueError("half_size_epochs must be fewer than epochs")
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -213,8 +209,6 @@ class Stage:
             raise ValueError("the trunk, resolution 112, cannot start from itself, be fixed or be distilled")
         if self.fixed_trunk and self.start == "scratch":
             raise ValueError("fixed_trunk needs start = 'trunk' or 'previous'")
-        if self.schedule.half_size_epochs and (self.fixed_trunk or self.distillation):
-            raise ValueError("schedule.half_size_epochs is for networks without a fixed trunk and without distillation")
         if self.pair and len(self.views) < 2:
             raise ValueError(f"pair needs two views or more, not {len(self.views)}")
         natural = {coupling_stage(r) for r in self.resolutions if r != CANONICAL}

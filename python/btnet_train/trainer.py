@@ -25,10 +25,10 @@ from btnet_train.networks import IResNet
 from btnet_train.objective import Distilled, Objective
 from btnet_train.optimization import build_optimizer, rate
 from btnet_train.progress import Means, Progress, plot_values
-from btnet_train.recipes import RecipeError, Stage, View
+from btnet_train.recipes import Stage, View
 from btnet_train.run_state import load_run, save_run
 from btnet_train.sources import Faces
-from btnet_train.topology import CANONICAL, RESOLUTIONS
+from btnet_train.topology import CANONICAL
 from btnet_train.trunk_outputs import TrunkOutputs
 
 logger = logging.getLogger(__name__)
@@ -86,13 +86,6 @@ class Training:
         self._objective = objective
         self._per_epoch = steps_per_epoch(faces, stage.schedule.batch_size)
         self._steps = max(1, round(stage.schedule.epochs * self._per_epoch))
-        halves = objective.network.resolution > RESOLUTIONS[0]
-        self._half_size_steps = round(stage.schedule.half_size_epochs * self._per_epoch) if halves else 0
-        if self._half_size_steps >= self._steps:
-            raise RecipeError(
-                f"schedule.half_size_epochs {stage.schedule.half_size_epochs:g} of {stage.schedule.epochs:g} epochs "
-                f"are all of the {self._steps} steps: none is left for images of the whole size"
-            )
         self._parts = execution.micro_batches or fabric.world_size
         self._optimizer = build_optimizer(objective.parameters(), stage.optimizer)
         self._means = Means()
@@ -111,7 +104,7 @@ class Training:
         network = self._objective.network
         network.to(memory_format=self._layout)  # type: ignore[call-overload]
         if self._execution.compile:
-            network.compile(dynamic=False)  # images of half the side are a case of their own, compiled anew
+            network.compile(dynamic=False)
         module, optimizer = self._fabric.setup(self._objective, self._optimizer)
         self._objective.prepare_trunk(self._fabric.device, self._execution.compile)
         module.train()
@@ -203,7 +196,6 @@ class Training:
             world_size=fabric.world_size,
             workers=self._execution.workers,
             flip=self._stage.flip,
-            half_size_steps=self._half_size_steps,
         )
         parts: list[Batch] = []
         for batch in batches:
@@ -218,7 +210,6 @@ class Training:
         """Take one step; return the means of the losses over all processes, and whether any of them shall stop."""
         # Dropout's draws follow from the step, so that a resumed run repeats them.
         torch.manual_seed(self._seed * 2**32 + step * self._fabric.world_size + self._fabric.global_rank)
-        self._objective.network.half_size = step < self._half_size_steps
         optimizer.zero_grad()
         sums: dict[str, Tensor] = {}
         for index, part in enumerate(parts):

@@ -51,18 +51,16 @@ class HeldOut:
         """Return accuracies by name, such as "held out 112&28", for a network in evaluation mode.
 
         The trunk's network is measured on images degraded to each of `sides`; a branch's at its own size, and
-        across to the trunk's embeddings at 112 if there is a trunk. A network that takes images of half the side sees
-        them so.
+        across to the trunk's embeddings at 112 if there is a trunk.
         """
-        side = network.side
         if network.resolution != CANONICAL:
-            own = self._embed(network, partial(_resized, side=side))
+            own = self._embed(network, partial(_resized, side=network.resolution))
             columns = {str(network.resolution): own}
             if trunk is not None:
                 columns[str(CANONICAL)] = self._of_trunk(trunk)
         else:
-            columns = {str(r): self._embed(network, partial(degrade, resolution=r, canonical=side)) for r in sides}
-            columns[str(CANONICAL)] = self._embed(network, partial(_resized, side=side))
+            columns = {str(r): self._embed(network, partial(degrade, resolution=r)) for r in sides}
+            columns[str(CANONICAL)] = self._embed(network, lambda image: image)
         return {
             f"held out {first}&{second}": self._accuracy(columns[first], columns[second])
             for first in columns

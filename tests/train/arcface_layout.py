@@ -58,11 +58,7 @@ def random_state(arch: str, resolution: int, stem: int = 4, dim: int = 16, seed:
 def reference_forward(
     state: dict[str, Tensor], images: Tensor, arch: str, resolution: int
 ) -> tuple[Tensor, list[Tensor]]:
-    """The network in evaluation mode, written with functions alone: embedding, maps at coupling layers.
-
-    Images of half the side reach the last stage as 7x7 maps, which stay so.
-    """
-    strides = STRIDES[resolution] if images.shape[-1] == resolution else (*STRIDES[resolution][:3], 1)
+    """The network in evaluation mode, written with functions alone: embedding, maps at coupling layers."""
 
     def norm(name: str, x: Tensor) -> Tensor:
         shape = (1, -1, 1, 1)[: x.ndim]
@@ -81,7 +77,7 @@ def reference_forward(
     couplings = []
     for stage in range(4):
         for index in range(UNITS[arch][stage]):
-            unit, stride = f"layer{stage + 1}.{index}", strides[stage] if index == 0 else 1
+            unit, stride = f"layer{stage + 1}.{index}", STRIDES[resolution][stage] if index == 0 else 1
             y = norm(f"{unit}.bn2", conv(f"{unit}.conv1", norm(f"{unit}.bn1", x), 1, 1))
             y = norm(f"{unit}.bn3", conv(f"{unit}.conv2", prelu(f"{unit}.prelu", y), stride, 1))
             if f"{unit}.downsample.0.weight" in state:

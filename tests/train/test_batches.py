@@ -57,12 +57,12 @@ def joined(parts: Sequence[Batch]) -> Batch:
     return Batch(step, indices, labels, flips, views)
 
 
-def by_pillow(image: np.ndarray[Any, Any], resolution: int, native: bool, canonical: int = 112) -> np.ndarray[Any, Any]:
+def by_pillow(image: np.ndarray[Any, Any], resolution: int, native: bool) -> np.ndarray[Any, Any]:
     """Down to `resolution`, and up again if not native."""
     small = Image.fromarray(image)
-    if resolution != canonical or native:
+    if resolution != 112 or native:
         small = small.resize((resolution, resolution), Image.Resampling.BICUBIC)
-    large = small if native else small.resize((canonical, canonical), Image.Resampling.BICUBIC)
+    large = small if native else small.resize((112, 112), Image.Resampling.BICUBIC)
     return np.asarray(large).transpose(2, 0, 1)
 
 
@@ -104,25 +104,6 @@ def test_views_are_those_of_pillow(faces: Faces) -> None:
             assert np.array_equal(batch.views[2][row], by_pillow(image[:, ::-1] if flip else image, 14, native=True))
     assert 20 < flips[True] < 60
     assert [seen[resolution] for resolution in MIXED.resolutions] == pytest.approx([24, 20, 16, 12, 8], abs=8)
-
-
-def test_views_of_half_the_side(faces: Faces) -> None:
-    """The first steps only; the same images, flips and resolutions as otherwise."""
-    views = [HIGH, MIXED, NATIVE]
-    whole = batches(faces, views, steps=range(3, 9))
-    halved = batches(faces, views, steps=range(3, 9), half_size_steps=6)
-    check_equal(halved[3:], whole[3:])
-    for half, other in zip(halved[:3], whole[:3], strict=True):
-        assert torch.equal(half.indices, other.indices)
-        for row, index in enumerate(half.indices.tolist()):
-            image = faces.read(index)
-            flipped = image[:, ::-1] if np.array_equal(other.views[0][row], view(image, True, 112)) else image
-            (resolution,) = {
-                r for r in MIXED.resolutions if np.array_equal(other.views[1][row], view(flipped, False, r))
-            }
-            assert np.array_equal(half.views[0][row], by_pillow(flipped, 56, native=True))
-            assert np.array_equal(half.views[1][row], by_pillow(flipped, min(resolution, 56), False, 56))
-            assert np.array_equal(half.views[2][row], by_pillow(flipped, 7, native=True))
 
 
 def view(image: np.ndarray[Any, Any], flip: bool, resolution: int) -> np.ndarray[Any, Any]:

@@ -33,17 +33,12 @@ def test_names_and_shapes_are_those_of_arcface_torch(arch: str, resolution: int)
     assert list(found.items()) == list(shapes(arch, resolution).items())
 
 
-@pytest.mark.parametrize(
-    ("resolution", "half"), [*((r, False) for r in RESOLUTIONS), *((r, True) for r in RESOLUTIONS[1:])]
-)
-def test_forward_equals_functions(resolution: int, half: bool) -> None:
+@pytest.mark.parametrize("resolution", RESOLUTIONS)
+def test_forward_equals_functions(resolution: int) -> None:
     network = IResNet("res18", 1 / 16, resolution, dim=16).double().eval()
     state = {name: tensor.double() for name, tensor in random_state("res18", resolution).items()}
     network.load_state_dict(state, strict=False)
-    network.half_size = half
-    side = resolution // 2 if half else resolution
-    assert network.side == side
-    images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(1)).double() - 0.5
+    images = torch.rand(2, 3, resolution, resolution, generator=torch.Generator().manual_seed(1)).double() - 0.5
     with torch.no_grad():
         embedding, couplings = network(images)
     expected, maps = reference_forward(state, images, "res18", resolution)
@@ -62,30 +57,6 @@ def test_sides_of_the_maps_of_each_stage(resolution: int) -> None:
         (5, 32 * 2**stage, side, side) for stage, side in enumerate(SIDES[resolution])
     ]
     assert embedding.shape == (5, 128)
-
-
-def test_half_size_is_undone_and_leaves_the_tensors_alone() -> None:
-    torch.manual_seed(3)
-    network = IResNet("res18", 1 / 16, dim=16).eval()
-    images = torch.rand(2, 3, 112, 112)
-    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    with torch.no_grad():
-        before, _ = network(images)
-        network.half_size = True
-        assert network(images[:, :, ::2, ::2])[0].shape == before.shape
-        with pytest.raises(ValueError, match=r"images must be \(N, 3, 56, 56\), got \(2, 3, 112, 112\)"):
-            network(images)
-        network.half_size = False
-        assert torch.equal(network(images)[0], before)
-    assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
-
-
-def test_seven_pixels_have_no_half() -> None:
-    network = IResNet("res18", 1 / 16, 7, dim=16)
-    network.half_size = False
-    with pytest.raises(ValueError, match="half_size must be False at resolution 7"):
-        network.half_size = True
-    assert network.side == 7
 
 
 @pytest.mark.parametrize(("resolution", "stage"), [(56, 1), (28, 2), (14, 3), (7, 4)])

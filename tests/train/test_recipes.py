@@ -226,8 +226,6 @@ def test_values_are_toml_or_else_text(text: str, value: Any) -> None:
         ({"stages.trunk.optimizer": False}, r"stages\.trunk\.optimizer: .*, got False"),
         ({"stages.trunk.schedule.batch_size": 1.5}, r"stages\.trunk\.schedule\.batch_size: .*integer, got 1\.5"),
         ({"stages.trunk.schedule.warmup_epochs": 25}, r"stages\.trunk\.schedule: warmup_epochs must be fewer .*"),
-        ({"stages.trunk.schedule.half_size_epochs": 25}, r"stages\.trunk\.schedule: half_size_epochs must be fewer .*"),
-        ({"stages.branch.schedule.half_size_epochs": 2}, r"stages\.branch: schedule\.half_size_epochs is for .*"),
         ({"stages.trunk.classification.loss": "softmax"}, r"stages\.trunk\.classification\.loss: .*, got 'softmax'"),
         (
             {"stages.trunk.classification.loss": "normface"},

@@ -21,7 +21,6 @@ from btnet_train.errors import Interrupted, TrainingError
 from btnet_train.losses import Classifier
 from btnet_train.networks import IResNet
 from btnet_train.objective import Heads, Objective
-from btnet_train.recipes import RecipeError
 from btnet_train.run_state import load_tensors
 from btnet_train.sources import DataError, Faces
 from btnet_train.trainer import Execution, Training
@@ -35,7 +34,7 @@ def fingerprint(network: IResNet, trunk: IResNet | None) -> Mapping[str, float]:
     """Stands for a validation: a number that depends on every weight and average."""
     assert not network.training
     with torch.no_grad():
-        return {"fingerprint": network(torch.ones(1, 3, network.side, network.side))[0].double().sum().item()}
+        return {"fingerprint": network(torch.ones(1, 3, 112, 112))[0].double().sum().item()}
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +80,9 @@ def test_separable_faces_are_learned(tmp_path: Path, faces: Faces) -> None:
     assert second < 0.5 * first
 
 
-@pytest.mark.parametrize(("name", "width", "half"), [("sgd", 0.125, 0.0), ("adamw", 0.25, 0.6)])
-def test_stopped_after_every_step(tmp_path: Path, faces: Faces, name: str, width: float, half: float) -> None:
+@pytest.mark.parametrize(("name", "width"), [("sgd", 0.125), ("adamw", 0.25)])
+def test_stopped_after_every_step(tmp_path: Path, faces: Faces, name: str, width: float) -> None:
     changes = {**CHANGES, **schedule("trunk", 1), "stages.trunk.optimizer.name": name, "network.width": width}
-    changes["stages.trunk.schedule.half_size_epochs"] = half
     changes |= {"network.dropout": 0.3, "stages.trunk.optimizer.lr": 0.01}
     given = {"validate": fingerprint}
     train("phi_mr", changes, tmp_path / "whole", faces, inputs=given)
@@ -101,24 +99,6 @@ def test_stopped_after_every_step(tmp_path: Path, faces: Faces, name: str, width
     before = (tmp_path / "parts/112/network.safetensors").stat().st_mtime_ns
     train("phi_mr", changes, tmp_path / "parts", faces, inputs=given)  # there is nothing left to do
     assert (tmp_path / "parts/112/network.safetensors").stat().st_mtime_ns == before
-
-
-def test_begun_with_images_of_half_the_side(tmp_path: Path, faces: Faces) -> None:
-    """For 28 px; the network of 7 px, which has no half, learns the same as without."""
-    sides: dict[int, list[int]] = {28: [], 7: []}
-
-    def record(network: IResNet, trunk: IResNet | None) -> Mapping[str, float]:
-        sides[network.resolution].append(network.side)
-        return {"side": float(network.side)}
-
-    changes = {**CHANGES, **schedule("trunk", 3), "stages.trunk.resolutions": [28, 7], "stages.trunk.views": []}
-    half = {"stages.trunk.schedule.half_size_epochs": 2}
-    train("phi_hr", {**changes, **half}, tmp_path / "half", faces, inputs={"validate": record})
-    assert sides == {28: [14, 14, 28], 7: [7, 7, 7]}
-    train("phi_hr", changes, tmp_path / "whole", faces)
-    for resolution, equal in ((28, False), (7, True)):
-        one, two = (tensors(tmp_path / run / f"{resolution}/network.safetensors") for run in ("half", "whole"))
-        assert all(torch.equal(tensor, two[name]) for name, tensor in one.items()) == equal
 
 
 def test_cut_off_after_the_last_checkpoint(tmp_path: Path, faces: Faces, whole: Path) -> None:
@@ -238,12 +218,6 @@ def test_a_disk_that_is_full_for_the_losses(tmp_path: Path, faces: Faces) -> Non
     message = rf"{re.escape(str(losses))} cannot be saved \(File too large\)"
     with limited_files(losses.stat().st_size + 10), pytest.raises(OSError, match=message):
         train("phi_hr", CHANGES, tmp_path, faces, inputs={"validate": fingerprint})
-
-
-def test_half_the_side_for_all_steps_is_refused(tmp_path: Path, faces: Faces) -> None:
-    changes = {**CHANGES, "stages.trunk.schedule.epochs": 1.05, "stages.trunk.schedule.half_size_epochs": 1.0}
-    with pytest.raises(RecipeError, match=r"half_size_epochs 1 of 1\.05 epochs are all of the 5 steps: none is left"):
-        train("phi_hr", changes, tmp_path, faces)
 
 
 def test_a_loss_that_turns_nan(tmp_path: Path, faces: Faces) -> None:
