@@ -205,20 +205,13 @@ class _Preparation(Dataset["Batch | DataError"]):
 
     def _read(self, index: int, flip: bool) -> Pixels:
         image = self._faces.read(index)
-        height, width, _ = image.shape
-        if height != width:
-            raise DataError(
-                f"{self._faces.names[index]} has {width} x {height} pixels, expected a square: aligned faces"
-            )
         # PyTorch flips seven times as fast as NumPy copies backwards.
         return torch.from_numpy(image).flip(1).numpy() if flip else image
 
 
 def _see(image: Pixels, resolution: int, side: int) -> Pixels:
     """Return an image side x side that shows no more than `resolution` does."""
-    if resolution < side:
-        return degrade(image, resolution)
-    return image if len(image) == side else resize(image, (side, side))
+    return degrade(image, resolution) if resolution < side else resize(image, (side, side))
 
 
 def _draw_resolutions(view: View, count: int, generator: np.random.Generator) -> NDArray[np.int64]:

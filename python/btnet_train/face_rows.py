@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from tqdm import tqdm
 
-import btnet_ext
+from btnet_ext import resize
 from btnet_ext.whole_files import whole_file
-from btnet_train.image_files import DataError
 from btnet_train.topology import CANONICAL
 
 _BLOCK = 64  # faces in memory at a time
@@ -72,16 +71,8 @@ def face_rows(
 
 
 def read_canonical(faces: FaceImages, indices: Sequence[int]) -> NDArray[np.uint8]:
-    """Return faces (n, 112, 112, 3), resized where they are not of that size. DataError for one that is not square."""
-    return np.stack([_resized(faces, index) for index in indices])
-
-
-def _resized(faces: FaceImages, index: int) -> NDArray[np.uint8]:
-    image = faces.read(index)
-    height, width = image.shape[:2]
-    if height != width:
-        raise DataError(f"{faces.names[index]} has {width} x {height} pixels, expected a square, aligned face")
-    return image if height == CANONICAL else btnet_ext.resize(image, (CANONICAL, CANONICAL))
+    """Return faces (n, 112, 112, 3), resized where they are not of that size. Raises as `faces.read`."""
+    return np.stack([resize(faces.read(index), (CANONICAL, CANONICAL)) for index in indices])
 
 
 def _open(

@@ -71,9 +71,13 @@ class Faces:
         return len(self.labels)
 
     def read(self, index: int) -> Pixels:
-        """Return image `index`, decoded: uint8 RGB, shape (H, W, 3). Raises DataError that names it."""
+        """Return image `index`, decoded: uint8 RGB, shape (side, side, 3). Raises DataError that names it."""
         source, inside = self._locate(index)
-        return decode(self._sources[source].encoded(inside), self._name(index))
+        image = decode(self._sources[source].encoded(inside), self._name(index))
+        height, width, _ = image.shape
+        if height != width:
+            raise DataError(f"{self._name(index)} has {width} x {height} pixels, expected a square: aligned faces")
+        return image
 
     @property
     def names(self) -> Sequence[str]:

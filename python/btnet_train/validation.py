@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from btnet_eval.verification import cross_resolution
 from btnet_ext import degrade, resize
+from btnet_train.face_rows import read_canonical
 from btnet_train.networks import IResNet
 from btnet_train.objective import normalize
 from btnet_train.sources import Faces
@@ -41,7 +42,7 @@ class HeldOut:
 
     def __init__(self, faces: Faces, fabric: Fabric, *, pairs: int = 6000, seed: int = 0) -> None:
         self._fabric = fabric
-        self._images = np.stack([_resized(faces.read(index), CANONICAL) for index in range(len(faces))])
+        self._images = read_canonical(faces, range(len(faces)))
         self._first, self._second = draw_pairs(faces.labels, pairs, np.random.default_rng(seed))
         self._same = faces.labels[self._first] == faces.labels[self._second]
         self._folds = np.arange(len(self._same)) % _FOLDS
@@ -54,7 +55,7 @@ class HeldOut:
         across to the trunk's embeddings at 112 if there is a trunk.
         """
         if network.resolution != CANONICAL:
-            own = self._embed(network, partial(_resized, side=network.resolution))
+            own = self._embed(network, partial(resize, size=(network.resolution, network.resolution)))
             columns = {str(network.resolution): own}
             if trunk is not None:
                 columns[str(CANONICAL)] = self._of_trunk(trunk)
@@ -88,10 +89,6 @@ class HeldOut:
                 embeddings, _ = network.forward(normalize(images))
                 blocks.append(functional.normalize(embeddings.float()).cpu())
         return cast("NDArray[np.float32]", torch.cat(blocks).numpy())
-
-
-def _resized(image: Images, side: int) -> Images:
-    return image if len(image) == side else resize(image, (side, side))
 
 
 def draw_pairs(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from face_files import png, write_folder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from PIL import Image
 
 from btnet_train import teacher as module
 from btnet_train.face_rows import face_rows
-from btnet_train.sources import DataError
+from btnet_train.sources import DataError, Faces
 from btnet_train.teacher import Teacher, TeacherError, teacher_targets
 from limited_files import limited_files
 from onnx_files import DIM, Pixels, expected_embeddings, random_images, write_model
@@ -199,10 +200,11 @@ def test_a_folder_that_cannot_be_made_is_named(teacher: Teacher, tmp_path: Path)
 
 
 def test_a_face_that_cannot_be_read_is_the_error(teacher: Teacher, tmp_path: Path) -> None:
-    faces = Images([*random_images(1, 2), np.zeros((112, 100, 3), np.uint8)])
-    with pytest.raises(DataError, match=r"faces\.zip:2\.png has 100 x 112 pixels, expected a square"):
-        teacher_targets(teacher, faces, tmp_path)
-    assert not list(tmp_path.iterdir())
+    files = {f"{number}.png": png(number, 112) for number in range(2)} | {"2.png": png(2, 112, 100)}
+    faces = Faces([], [write_folder(tmp_path / "set", files)])
+    with pytest.raises(DataError, match=r"set:2\.png has 100 x 112 pixels, expected a square: aligned faces"):
+        teacher_targets(teacher, faces, tmp_path / "targets")
+    assert not list((tmp_path / "targets").iterdir())
 
 
 @pytest.mark.parametrize("scale", [0.0, float("inf"), float("nan")])
