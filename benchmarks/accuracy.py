@@ -46,7 +46,7 @@ def reference(network: torch.nn.Module, crops: list[Pixels], resolution: int) ->
     pixels = np.stack([np.asarray(Image.fromarray(crop).resize(size, filtering)) for crop in crops])
     inputs = torch.from_numpy((pixels.transpose(0, 3, 1, 2).astype(np.float32) - 127.5) / 127.5)
     with torch.inference_mode():
-        embeddings = torch.cat([network.eval()(block)[0] for block in inputs.split(BATCH)])
+        embeddings = torch.cat([network.eval()(block)[0] for block in torch.split(inputs, BATCH)])
     return torch.nn.functional.normalize(embeddings.double()).numpy()
 
 

@@ -115,4 +115,5 @@ def single(bundle: Bundle, precision: str, resolution: int) -> Callable[[], obje
     core = ov.Core()
     request = core.compile_model(read(core, bundle, precision, resolution, 1), "CPU", properties).create_infer_request()
     request.get_input_tensor().data[:] = inputs(resolution, 1)
-    return request.infer
+    infer: Callable[[], object] = request.infer
+    return infer

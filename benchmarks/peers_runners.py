@@ -76,7 +76,8 @@ def with_torch(bundle: Bundle, precision: str, side: int, batch: int, *, compile
     network = bundles.networks(bundle, [side])[side]
 
     def embedding(block: torch.Tensor) -> torch.Tensor:
-        return network(block)[0]
+        rows: torch.Tensor = network(block)[0]
+        return rows
 
     # Each batch size has a forward of its own, but all share this code: without dynamic=False, PyTorch would see the
     # second size as a sign of more to come, and compile slower kernels for any.

@@ -1,6 +1,7 @@
 """Does the input hold training up? Images/s of training steps on faces as they come, against one constant batch.
 
     python benchmarks/training_input.py --data ZIP [--width 0.25] [--batch 64] [--rounds 7] [--steps 12]
+        [--precision bf16]
 
 Rounds of steps on new batches (decoded, degraded to five resolutions and flipped by one worker process) and of steps
 on one batch that stays in memory take turns. The first steps of a round are not timed: they take batches that the
@@ -31,7 +32,7 @@ UNTIMED = 5  # a worker is at most two batches ahead, and one is being made
 
 
 def seconds_per_step(
-    objective: Objective, optimizer: torch.optim.Optimizer, batches: Iterator[Batch], steps: int
+    objective: Objective, optimizer: torch.optim.Optimizer, batches: Iterator[Batch], steps: int, precision: str
 ) -> float:
     """Seconds of a step, fetching its batch included."""
     for step in range(UNTIMED + steps):
@@ -39,7 +40,7 @@ def seconds_per_step(
             start = time.perf_counter()
         batch = next(batches)
         optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             losses = objective(batch.views, batch.labels, None)
         losses["loss"].backward()
         optimizer.step()
@@ -54,10 +55,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument(
+        "--precision", choices=["f32", "bf16"], default="f32", help="bf16 is slow where the CPU has none"
+    )
     options = parser.parse_args()
     stage = load("phi_mr").stages["trunk"]
     faces = Faces([options.data])
-    network = IResNet("res50", options.width).to(memory_format=torch.channels_last)
+    network = IResNet("res50", options.width)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.compile()
     heads = Heads(Classifier("cosface", len(faces.classes), network.dim, margin=0.2, scale=32.0))
     objective = Objective(stage, network, heads)
@@ -67,16 +72,14 @@ def main() -> None:
     first = next(new)
     ways = {"new": new, "constant": repeat(first)}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
-    seconds_per_step(objective, optimizer, ways["constant"], 1)
+    seconds_per_step(objective, optimizer, ways["constant"], 1, options.precision)
     for _ in range(options.rounds):
         for way, batches in ways.items():
-            seconds[way].append(seconds_per_step(objective, optimizer, batches, options.steps))
+            seconds[way].append(seconds_per_step(objective, optimizer, batches, options.steps, options.precision))
     ratios = [new / constant for new, constant in zip(seconds["new"], seconds["constant"], strict=True)]
     rates = {f"{way}_images_per_second": options.batch / statistics.median(times) for way, times in seconds.items()}
-    write(
-        "training_input",
-        {"width": options.width, "batch": options.batch, "faces": len(faces), **rates, "time_ratio": summary(ratios)},
-    )
+    settings = {name: getattr(options, name) for name in ("width", "batch", "precision")}
+    write("training_input", {**settings, "faces": len(faces), **rates, "time_ratio": summary(ratios)})
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import openvino as ov  # type: ignore[import-untyped]
-from openvino.frontend import FrontEndManager, GeneralFailure  # type: ignore[import-untyped]
-from openvino.preprocess import PrePostProcessor  # type: ignore[import-untyped]
+import openvino as ov
+from openvino.frontend import FrontEndManager, GeneralFailure
+from openvino.preprocess import PrePostProcessor
 
 from btnet_ext._native import core as native
 

@@ -21,7 +21,7 @@ from typing import Any, cast
 
 import numpy as np
 import onnx
-import openvino as ov  # type: ignore[import-untyped]
+import openvino as ov
 from numpy.typing import NDArray
 
 from btnet_ext._native import core as native
@@ -108,7 +108,7 @@ def _nncf() -> Any:
     # Where openvino-telemetry is installed, NNCF reports its use to a server; it does not where this is set.
     os.environ.setdefault("NNCF_CI", "1")
     try:
-        import nncf  # type: ignore[import-untyped]
+        import nncf
     except ImportError as error:
         raise BackendUnavailable(f"quantisation needs NNCF ({error}): pip install 'btnet-ext[quantize]'") from error
     # Not by NNCF's own function, which also changes the handlers, of whom they may be.

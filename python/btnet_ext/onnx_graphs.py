@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from btnet_ext.bundle import INPUT, OUTPUT, Bundle

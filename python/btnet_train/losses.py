@@ -19,7 +19,7 @@ All but curricularface come from pytorch-metric-learning.
 import math
 
 import torch
-from pytorch_metric_learning import losses as library  # type: ignore[import-untyped]
+from pytorch_metric_learning import losses as library
 from torch import Tensor, distributed, nn
 from torch.func import functional_call
 from torch.nn import functional

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-import openvino as ov  # type: ignore[import-untyped]
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+import openvino as ov
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from btnet_eval.onnx_network import UnsuitableNetworkError, compile_network, read_network, with_normalization
