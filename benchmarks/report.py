@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import tables_training
@@ -51,6 +52,8 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "trained_accuracy": tables_training.accuracy,
         "trained_gains": tables_training.gains,
         "trained_cost": tables_training.cost,
+        "verification": partial(tables_training.rates, "verification"),
+        "identification": partial(tables_training.rates, "identification"),
     },
 }
 

@@ -1,4 +1,4 @@
-"""Tables of docs/results.md, from results/res50.json."""
+"""Tables of docs/results.md, from results/res50.json and the reports in docs/reports."""
 
 from __future__ import annotations
 
@@ -9,10 +9,23 @@ from typing import Any
 import common
 from common import place, table
 
+ROOT = Path(__file__).parents[1]
+
 
 def load() -> dict[str, Any]:
     """Read results/res50.json."""
-    return common.load("res50", Path(__file__).parents[1] / "results")
+    return common.load("res50", ROOT / "results")
+
+
+def rates(report: str) -> str:
+    """The rates of a report in docs/reports, which are its tables of one row a model, in one table."""
+    sections = [
+        section
+        for section in common.load(report, ROOT / "docs/reports")["sections"]
+        if section["columns"][:1] == ["model"] and section["title"] != "Accuracy"
+    ]
+    rows = [[model, section["title"], *cells] for section in sections for model, *cells in section["rows"]]
+    return table(["model", "rate, percent", *sections[0]["columns"][1:]], rows)
 
 
 def accuracy() -> str:

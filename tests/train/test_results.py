@@ -17,6 +17,7 @@ from tiny_training import train as carry_out
 
 import evaluate
 import keep
+import reports
 import train
 from btnet_ext.bundle import describe_file
 from btnet_train import recipes
@@ -25,6 +26,10 @@ from btnet_train.networks import IResNet
 from btnet_train.recipes import Stage
 from btnet_train.sources import Faces
 from btnet_train.topology import CANONICAL
+from onnx_files import write_model
+
+PAIRS = [(person, person + other) for person in range(4) for other in (0, 1)]
+"""Of people: four of one person, and four of two."""
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +172,27 @@ def test_a_model_that_is_not_trained_is_refused_before_any_work(
     with pytest.raises(SystemExit):
         evaluate.main()
     assert f"btnet is not trained yet: {tmp_path}/phi_mr/112 has no result.json" in capsys.readouterr().err
+
+
+def test_reports_say_what_was_measured_and_not_where_it_lay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    data, kept = tmp_path / "data", tmp_path / "reports"
+    (data / "teacher").mkdir(parents=True)
+    write_model(data / "teacher/mobilefacenet.onnx")
+    write_faces(data / "celeba/val112")
+    shutil.make_archive(str(data / "celeba/val112"), "zip", data / "celeba/val112")
+    rows = [(person % 2, f"{person:03d}/0.png", f"{other:03d}/1.png", int(person == other)) for person, other in PAIRS]
+    lines = ["\t".join(map(str, row)) for row in [("fold", "path_a", "path_b", "same"), *rows]]
+    (data / "celeba/val_pairs.tsv").write_text("\n".join(lines) + "\n")
+    kept.mkdir()
+    (kept / "old.png").touch()
+    monkeypatch.setattr(reports, "REPORTS", kept)
+    monkeypatch.setattr(sys, "argv", ["reports.py", "teacher", "--data", str(data)])
+    reports.main()
+    assert {path.suffix for path in kept.iterdir()} == {".json", ".md", ".png"}
+    assert not (kept / "old.png").exists()
+    found = {name: json.loads((kept / f"{name}.json").read_text()) for name in ("verification", "identification")}
+    assert all(list(report["models"]) == ["teacher"] for report in found.values())
+    assert found["verification"]["sections"][0]["rows"] == [[4, 4, 2, 9]]  # of five people, the last one only once
+    # Of five people, one is not in the gallery; of the others, three images are in it, and one is searched for.
+    assert found["identification"]["sections"][0]["rows"] == [[4, 12, 4, 4]]
+    assert not any(str(tmp_path) in path.read_text() for path in kept.iterdir() if path.suffix != ".png")
