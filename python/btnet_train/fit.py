@@ -167,9 +167,12 @@ class _Job:
         folder = self.inputs.trunk_outputs
         if folder is None or trunk is None or self.trunk_file is None or self.stage.distillation is None:
             return None
-        digest, stage = _digest(self.trunk_file), coupling_stage(self.resolution)
+        digest = _digest(self.trunk_file)
+        # For all networks of the stage together: the trunk is asked once.
+        stages = [coupling_stage(resolution) for resolution in self.stage.resolutions if resolution != CANONICAL]
         with self.fabric.rank_zero_first(local=True):
-            return trunk_outputs(trunk, digest, self.inputs.faces, stage, folder, self.fabric.device)
+            outputs = trunk_outputs(trunk, digest, self.inputs.faces, stages, folder, self.fabric.device)
+        return outputs[coupling_stage(self.resolution)]
 
     def _network(self, trunk: IResNet | None) -> IResNet:
         options = self.options

@@ -30,7 +30,8 @@ def trunk() -> IResNet:
 
 
 def kept(trunk: IResNet, faces: Faces, resolution: int, folder: Path, digest: str = "a") -> TrunkOutputs:
-    return trunk_outputs(trunk, digest, faces, coupling_stage(resolution), folder, torch.device("cpu"))
+    stage = coupling_stage(resolution)
+    return trunk_outputs(trunk, digest, faces, [stage], folder, torch.device("cpu"))[stage]
 
 
 @pytest.mark.parametrize("resolution", [56, 28, 14, 7])
@@ -46,6 +47,16 @@ def test_outputs_are_those_of_the_trunk(trunk: IResNet, faces: Faces, tmp_path: 
     # Half precision has 11 bits.
     torch.testing.assert_close(found.maps, expected, rtol=2**-11, atol=1e-4)
     torch.testing.assert_close(found.embeddings, embeddings, rtol=1e-4, atol=1e-4)
+
+
+def test_those_of_several_stages_together_are_those_of_each(trunk: IResNet, faces: Faces, tmp_path: Path) -> None:
+    together = trunk_outputs(trunk, "a", faces, [4, 2, 3], tmp_path / "together", torch.device("cpu"))
+    assert len(list((tmp_path / "together").iterdir())) == 1
+    chosen = torch.tensor([5, 1]), torch.tensor([True, False])
+    for resolution in (28, 14, 7):
+        found = together[coupling_stage(resolution)].of(*chosen)
+        alone = kept(trunk, faces, resolution, tmp_path / "alone").of(*chosen)
+        torch.testing.assert_close(found, alone, rtol=0, atol=0)
 
 
 def test_they_are_computed_once_for_a_trunk_the_faces_and_a_stage(trunk: IResNet, faces: Faces, tmp_path: Path) -> None:
