@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -137,7 +137,52 @@ def resample(results: Results) -> Figure:
     return bars(groups, "nanoseconds an output pixel, one thread", logarithmic=True)
 
 
+def flame_graph(results: Results) -> Figure:
+    """Who called whom, from below: each bar is as wide as its share of the samples, of the first precision measured."""
+    precision, of = next(iter(results["precision"].items()))
+    fills = {part: _FILLS[number % len(_FILLS)] for number, part in enumerate(of["shares"])}
+    bars = list(_frames([([tuple(frame) for frame in stack["frames"]], stack["share"]) for stack in of["stacks"]]))
+    depth = 1 + max(level for level, *_ in bars)
+    with styled():
+        figure = Figure(figsize=(7.2, 1.2 + 0.2 * depth), layout="constrained")
+        axes = figure.add_subplot()
+        axes.grid(visible=False)
+        for level, left, width, part, name in bars:
+            axes.barh(level, width, 1, left, edgecolor="black", linewidth=0.3, **fills.get(part, _FILLS[-1]))
+            letters = int(width * _LETTERS)
+            if letters > 2:
+                short = name if len(name) <= letters else f"{name[: letters - 1]}…"
+                box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
+                axes.text(left + width / 2, level, short, ha="center", va="center", fontsize=5, bbox=box)
+        handles = [
+            axes.barh(0, 0, label=part, edgecolor="black", linewidth=0.5, **fill) for part, fill in fills.items()
+        ]
+        axes.set(xlabel=f"part of the samples ({precision})", xlim=(0, 1), ylim=(-0.5, depth - 0.5), yticks=[])
+        figure.legend(handles=handles, loc="outside upper center", ncols=3)
+    return figure
+
+
+_LETTERS = 150
+"""How many letters of a label fit into the width of a flame graph."""
+
+
+def _frames(
+    stacks: Sequence[tuple[list[tuple[str, str]], float]], level: int = 0, left: float = 0.0
+) -> Iterator[tuple[int, float, float, str, str]]:
+    """Yield level, left end, width, part and name of the bars of stacks with their shares, the widest on the left."""
+    callees: dict[tuple[str, str], list[tuple[list[tuple[str, str]], float]]] = {}
+    for frames, share in stacks:
+        if frames:
+            callees.setdefault(frames[0], []).append((frames[1:], share))
+    widths = {frame: sum(share for _, share in of) for frame, of in callees.items()}
+    for frame in sorted(widths, key=lambda frame: -widths[frame]):
+        yield level, left, widths[frame], *frame
+        yield from _frames(callees[frame], level + 1, left)
+        left += widths[frame]
+
+
 FIGURES: dict[str, Callable[[Results], Figure]] = {
+    "flame_graph": flame_graph,
     "flops_latency": flops_latency,
     "mixed": mixed,
     "mixed_batch": mixed_batch,

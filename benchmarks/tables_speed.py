@@ -292,9 +292,20 @@ def _resample_threads(results: Results) -> list[str]:
     ]
 
 
+def flame_graph(results: Results) -> str:
+    """Who computes, of all samples."""
+    parts = list(dict.fromkeys(part for of in results["precision"].values() for part in of["shares"]))
+    rows = [
+        [precision, f"{of['samples']:,}", *(f"{of['shares'].get(part, 0):.1%}" for part in parts)]
+        for precision, of in results["precision"].items()
+    ]
+    return _page(results, table(["precision", "samples", *parts], rows))
+
+
 TABLES: dict[str, dict[str, Callable[[Results], str]]] = {
     "accuracy": {"accuracy": accuracy},
     "costs": {"parameters": parameters, "stage_macs": stage_macs},
+    "flame_graph": {"flame_graph": flame_graph},
     "flops_latency": {"flops_latency": flops_latency},
     "memory_use": {"memory_use": memory_use},
     "mixed": {"mixed": mixed},

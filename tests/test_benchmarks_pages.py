@@ -135,9 +135,17 @@ def accuracy() -> dict[str, Any]:
     return written(crops=425, cosine=cosine, median_cosine_of_two_crops={"7": 0.25, "112": 0.125})
 
 
+def flame_graph() -> dict[str, Any]:
+    thread, call, kernel = ("C library and Linux", "clone3"), ("OpenVINO", "run"), ("generated kernels", "a kernel")
+    stacks = [([kernel], 0.5), ([thread, call, kernel], 0.25), ([thread, call], 0.15), ([thread], 0.1)]
+    shares = {"generated kernels": 0.75, "OpenVINO": 0.15, "C library and Linux": 0.1}
+    of = {"samples": 4000, "shares": shares, "stacks": [{"frames": s, "share": share} for s, share in stacks]}
+    return written(precision={"f32": of, "int8": of | {"shares": {"generated kernels": 1.0}}})
+
+
 MADE: dict[str, Callable[[], dict[str, Any]]] = {
     make.__name__: make
-    for make in (accuracy, costs, flops_latency, memory_use, mixed, mixed_batch, peers, resample, scaling)
+    for make in (accuracy, costs, flame_graph, flops_latency, memory_use, mixed, mixed_batch, peers, resample, scaling)
 }
 LINES = {
     "accuracy": [
@@ -153,6 +161,11 @@ LINES = {
         "GMACs an image of res18, width 0.5:",
         "| branch | stem | FC | all | work, of the trunk's | pixels, of the trunk's |",
         "| 28 | 2.000 (67%) | 1.000 (33%) | 3.000 | 75.0% | 6.2% |",
+    ],
+    "flame_graph": [
+        "| precision | samples | generated kernels | OpenVINO | C library and Linux |",
+        "| f32 | 4,000 | 75.0% | 15.0% | 10.0% |",
+        "| int8 | 4,000 | 100.0% | 0.0% | 0.0% |",
     ],
     "flops_latency": [
         "Not measured: bf16, since there is none.",
@@ -262,6 +275,14 @@ def test_figures_of_bars() -> None:
     assert bars_of("resample") == {
         "pillow": [100], "torch": [20], "torch_float": [30], "opencv_not_antialiased": [9], "avx2": [10]
     }  # fmt: skip
+
+
+def test_a_flame_graph_has_callees_above_their_callers_and_within_them() -> None:
+    (axes,) = figures.FIGURES["flame_graph"](flame_graph()).axes
+    bars = [bar for container in axes.containers for bar in container if bar.get_width()]
+    found = [(round(bar.get_y() + 0.5), round(bar.get_x(), 9), round(bar.get_width(), 9)) for bar in bars]
+    assert sorted(found) == [(0, 0, 0.5), (0, 0.5, 0.5), (1, 0.5, 0.4), (2, 0.5, 0.25)]
+    assert len({bar.get_facecolor() for bar in bars}) == 3
 
 
 def test_what_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
