@@ -25,7 +25,7 @@ class BundleCopy:
     def write_model(self, model: Any) -> None:
         (self.path / "model.json").write_text(json.dumps(model))
 
-    def edit_model(self, change: Callable[[dict[str, Any]], None]) -> None:
+    def edit_model(self, change: Callable[[dict[str, Any]], object]) -> None:
         model = self.model
         change(model)
         self.write_model(model)
@@ -36,7 +36,7 @@ class BundleCopy:
         entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         self.edit_model(lambda model: model["files"].update({name: entry}))
 
-    def edit_graph(self, change: Callable[[onnx.ModelProto], None], name: str = "branch_7.onnx") -> None:
+    def edit_graph(self, change: Callable[[onnx.ModelProto], object], name: str = "branch_7.onnx") -> None:
         graph = onnx.load(self.path / name, load_external_data=False)
         change(graph)
         self.write_file(name, graph.SerializeToString())

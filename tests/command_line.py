@@ -25,9 +25,10 @@ def in_process(
         with pytest.raises(SystemExit) as caught:
             main()
         out, err = capsys.readouterr()
-        lines = err.splitlines()
+        code, lines = caught.value.code or 0, err.splitlines()
+        assert isinstance(code, int), code
         assert all(line.startswith(f"{name}: ") for line in lines), err
-        return caught.value.code or 0, out, [line.removeprefix(f"{name}: ") for line in lines]
+        return code, out, [line.removeprefix(f"{name}: ") for line in lines]
 
     return run_main
 
@@ -43,7 +44,7 @@ def without_module(module: str, package: str, command: str, *arguments: str) -> 
 
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the installed command in a process of its own."""
-    command = [COMMAND, *map(str, arguments)]
+    command = [str(COMMAND), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
 
 

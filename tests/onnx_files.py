@@ -1,5 +1,6 @@
 """Tiny face models in ONNX, and what ONNX Runtime says of images."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ def write_model(path: Path, shape: tuple[int | str, ...] = ("N", 3, 112, 112), s
 def save(
     path: Path,
     nodes: list[onnx.NodeProto],
-    inputs: dict[str, tuple[int | str, ...]],
-    outputs: dict[str, tuple[int | str, ...]],
+    inputs: Mapping[str, tuple[int | str, ...]],
+    outputs: Mapping[str, tuple[int | str, ...]],
     tensors: dict[str, NDArray[Any]] | None = None,
     element: int = TensorProto.FLOAT,
 ) -> Path:

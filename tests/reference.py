@@ -27,14 +27,14 @@ class Reference:
         small = [pillow_resize(image, resolution, resolution, "bicubic") for image in images]
         inputs = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).to(torch.float32).sub(127.5).div(127.5)
         with torch.inference_mode():
-            return np.concatenate([self.networks[resolution](part)[0].numpy() for part in inputs.split(64)])
+            return np.concatenate([self.networks[resolution](part)[0].numpy() for part in torch.split(inputs, 64)])
 
     def selected(self, images: Sequence[Pixels]) -> Embeddings:
         """Embeddings through the branch of each image, for the longer side rounded up; normalised."""
         out = np.empty((len(images), 512), np.float32)
         branches = np.array([ceil_resolution(max(image.shape[:2])) for image in images])
         for resolution in np.unique(branches):
-            rows = np.flatnonzero(branches == resolution)
+            rows = np.flatnonzero(branches == resolution).tolist()
             out[rows] = self.raw([images[row] for row in rows], int(resolution))
         return normalized(out)
 
@@ -51,12 +51,15 @@ def ceil_resolution(side: int) -> int:
 
 
 def normalized(embeddings: Embeddings) -> Embeddings:
-    return (embeddings / np.linalg.norm(embeddings.astype(np.float64), axis=1, keepdims=True)).astype(np.float32)
+    lengths: npt.NDArray[np.float64] = np.linalg.norm(embeddings.astype(np.float64), axis=1, keepdims=True)
+    return (embeddings / lengths).astype(np.float32)
 
 
 def cosines(a: Embeddings, b: Embeddings) -> npt.NDArray[np.float64]:
     a64, b64 = a.astype(np.float64), b.astype(np.float64)
-    return (a64 * b64).sum(axis=1) / (np.linalg.norm(a64, axis=1) * np.linalg.norm(b64, axis=1))
+    products: npt.NDArray[np.float64] = (a64 * b64).sum(axis=1)
+    lengths: npt.NDArray[np.float64] = np.linalg.norm(a64, axis=1) * np.linalg.norm(b64, axis=1)
+    return products / lengths
 
 
 def faces(sizes: Iterable[tuple[int, int]], seed: int) -> list[Pixels]:

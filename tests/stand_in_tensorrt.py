@@ -51,7 +51,9 @@ def make_stand_in(name: str, version: str, calls: Calls) -> ModuleType:
 
     class IProgressMonitor:
         def phase_start(self, phase_name: str, parent_phase: str, num_steps: int) -> None: ...
-        def step_complete(self, phase_name: str, step: int) -> bool: ...
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            raise NotImplementedError
+
         def phase_finish(self, phase_name: str) -> None: ...
 
     class NetworkDefinitionCreationFlag(enum.IntEnum):
@@ -159,7 +161,8 @@ def make_stand_in(name: str, version: str, calls: Calls) -> ModuleType:
                 if not (goes_on and monitor.step_complete("outer", step)):
                     return None
             monitor.phase_finish("outer")
-            return json.dumps(config._describe()).encode() + b"\n" + network.model
+            model: bytes = network.model
+            return json.dumps(config._describe()).encode() + b"\n" + model
 
     class IExecutionContext:
         def __init__(self, logger: Any, model: bytes) -> None:
@@ -263,8 +266,6 @@ def make_stand_in(name: str, version: str, calls: Calls) -> ModuleType:
     else:
         del IBuilderConfig.num_compute_capabilities, IBuilderConfig.set_compute_capability, IBuilderConfig.set_flag
         del ICudaEngine.create_runtime_config
-    module: Any = ModuleType(name)
-    module.__version__ = version
-    for kind in kinds:
-        setattr(module, kind.__name__, kind)
+    module = ModuleType(name)
+    vars(module).update({kind.__name__: kind for kind in kinds}, __version__=version)
     return module

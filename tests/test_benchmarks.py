@@ -4,6 +4,7 @@ import argparse
 import importlib
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,7 +38,7 @@ def test_sides_of_a_mix_are_within_its_bounds_and_the_same_for_a_seed(name: str)
     for crop in crops:
         height, width, channels = crop.shape
         assert low <= width <= height <= high, crop.shape
-        assert (channels, crop.dtype) == (3, np.uint8)
+        assert (channels, crop.dtype) == (3, np.dtype(np.uint8))
     again = mixes.crops(name, 200, seed=3)
     assert all(np.array_equal(a, b) for a, b in zip(crops, again, strict=True))
     assert [crop.shape for crop in mixes.crops(name, 200, seed=4)] != [crop.shape for crop in crops]
@@ -90,7 +91,12 @@ def test_exponent_of_a_power_law(power: float) -> None:
 
 def test_ways_over_numbers_go_on_where_the_last_call_ended() -> None:
     given: list[list[int]] = []
-    engine: Any = SimpleNamespace(embed=given.append, embed_stream=lambda crops: given.append(list(crops)) or [])
+
+    def embed_stream(crops: Iterable[int]) -> list[Any]:
+        given.append(list(crops))
+        return []
+
+    engine: Any = SimpleNamespace(embed=given.append, embed_stream=embed_stream)
     for way in scaling.WAYS.values():
         crops = iter(range(5))
         way(engine, crops, 2)
@@ -230,7 +236,7 @@ def test_what_the_random_bundle_is(
     def open_bundle(path: Path) -> None:
         raise _Written
 
-    monkeypatch.setattr(bundles.Bundle, "open", open_bundle)
+    monkeypatch.setattr(Bundle, "open", open_bundle)
     with pytest.raises(_Written), bundles.opened(*parsed(*words)):
         pass
     assert done == [(arch, width), *(["quantized"] if quantized else [])]
@@ -253,7 +259,7 @@ def test_calibration_images_are_smooth_and_every_layer_may_hurt(
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(subprocess, "run", run)
-    monkeypatch.setattr(bundles.Bundle, "open", lambda path: SimpleNamespace(resolutions=(14, 112)))
+    monkeypatch.setattr(Bundle, "open", lambda path: SimpleNamespace(resolutions=(14, 112)))
     bundles.quantize(tmp_path / "a.btnet", tmp_path / "faces")
     (command,) = commands
     assert command[1:4] == ["-m", "btnet_ext.cli", "quantize"]
@@ -275,8 +281,8 @@ def test_a_command_that_fails_ends_the_run(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.fixture
-def limited_engine(monkeypatch: pytest.MonkeyPatch) -> Bundle:
-    """A bundle and, in the place of Engine, one that runs f32 only."""
+def limited_engine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A stand-in for a bundle and, in the place of Engine, one that runs f32 only."""
 
     def engine(path: Path, *, device: str, precision: str, resolutions: tuple[int, ...]) -> None:
         assert (path, resolutions) == (Path("a.btnet"), (7,))
@@ -286,18 +292,17 @@ def limited_engine(monkeypatch: pytest.MonkeyPatch) -> Bundle:
             raise BackendUnavailable(f"no {precision} here")
 
     monkeypatch.setattr(bundles, "Engine", engine)
-    bundle: Any = SimpleNamespace(path=Path("a.btnet"), resolutions=(7, 112))
-    return bundle
+    return SimpleNamespace(path=Path("a.btnet"), resolutions=(7, 112))
 
 
-def test_what_is_not_available_is_told(limited_engine: Bundle) -> None:
+def test_what_is_not_available_is_told(limited_engine: Any) -> None:
     assert bundles.available(limited_engine) == (["f32"], {"bf16": "no bf16 here", "int8": "no int8 here"})
     there, absent = bundles.available(limited_engine, ["f32", "f16"])
     assert there == ["f32"]
     assert absent == {"f16": "precision must be another on the CPU, not 'f16'"}
 
 
-def test_nothing_to_measure_is_one_sentence(limited_engine: Bundle) -> None:
+def test_nothing_to_measure_is_one_sentence(limited_engine: Any) -> None:
     with pytest.raises(SystemExit, match=r"^nothing to measure on device 'cpu': precision must be another on the CPU"):
         bundles.available(limited_engine, ["f16"])
     with pytest.raises(SystemExit, match=r"^nothing to measure on device 'cuda': no f1 here; no int8 here$"):

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from btnet_ext._native import core
+
 # At the end: a benchmark must not take the place of another module of its name.
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
@@ -141,7 +143,7 @@ def test_the_place_names_instructions_where_they_are_known() -> None:
 
 @pytest.mark.parametrize(("cores", "threads"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
 def test_threads_double_up_to_all(cores: int, threads: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(common.native, "available_cores", lambda: cores)
+    monkeypatch.setattr(core, "available_cores", lambda: cores)
     assert common.thread_counts() == threads
 
 

@@ -242,6 +242,7 @@ def test_tables_have_names_of_their_own() -> None:
 
 def lines_of(name: str) -> dict[str, tuple[list[float], list[float]]]:
     """Places and values of each curve of a figure, by its label."""
+    axes: Any  # in matplotlib's annotations, no container has lines
     (axes,) = figures.FIGURES[name](MADE[name]()).axes
     return {
         str(container.get_label()): (list(container.lines[0].get_xdata()), list(container.lines[0].get_ydata()))

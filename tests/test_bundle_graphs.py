@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from btnet_ext import Bundle, BundleError, Engine
 from btnet_train.export import write_bundle
@@ -70,13 +70,16 @@ def test_external_data_in_every_place(copy: BundleCopy) -> None:
         tensor.external_data.add(key="location", value="../secret.bin")
         return tensor
 
+    def append(node: NodeProto) -> Callable[[ModelProto], None]:
+        return lambda graph: graph.graph.node.append(node)
+
     branch = helper.make_graph([helper.make_node("Constant", [], ["b"], value=outside())], "g", [], [])
     nodes = {
         "constant": helper.make_node("Constant", [], ["c"], value=outside()),
         "subgraph": helper.make_node("If", ["x"], ["y"], then_branch=branch, else_branch=branch),
     }
     for node in nodes.values():
-        copy.edit_graph(lambda graph, node=node: graph.graph.node.append(node))
+        copy.edit_graph(append(node))
         refuse(lambda: Bundle.open(copy.path), "secret.bin")
         copy.edit_graph(lambda graph: graph.graph.node.pop())
     function = helper.make_function("d", "f", [], ["c"], [nodes["constant"]], [helper.make_opsetid("", 17)])

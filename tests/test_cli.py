@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -262,7 +263,7 @@ def test_decoding_runs_a_bounded_way_ahead() -> None:
     def draw() -> Iterator[sources.Source]:
         for n in range(50):
             drawn.append(n)
-            yield sources.Source(str(n), lambda n=n: encoded(picture(2, 2, seed=n)))
+            yield sources.Source(str(n), partial(encoded, picture(2, 2, seed=n)))
 
     images = sources.decode_all(draw(), ahead=5)
     for n, (source, pixels) in enumerate(images):

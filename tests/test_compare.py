@@ -102,7 +102,7 @@ def test_a_face_between_two_sizes_has_the_higher_threshold(real: Engine, side: i
 def test_the_size_is_the_bundles_indicator(small_bundle: Path, indicator: str, size: int) -> None:
     """Of 8 x 20 px."""
     engine = Engine(small_bundle, indicator=indicator)
-    images = [*faces([(8, 20)], SEED), Image.fromarray(faces([(112, 112)], SEED)[0])]
+    images: list[Any] = [*faces([(8, 20)], SEED), Image.fromarray(faces([(112, 112)], SEED)[0])]
     found = compare(with_thresholds(engine, table(0, pair=f"112&{size}"), indicator), images)
     assert found.sizes == (size, 112)
     if indicator == "min":

@@ -3,7 +3,7 @@
 import importlib
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,8 @@ def mixed() -> list[Pixels]:
     """Images around every border between branches, tall and wide ones, large and tiny ones."""
     sides = [(1, 1), (1, 7), (7, 7), (8, 3), (14, 14), (15, 15), (28, 20), (29, 29), (112, 112), (113, 40), (3, 250)]
     generator = np.random.default_rng(SEED)
-    sides += [tuple(int(side) for side in np.exp(generator.uniform(0, 6, 2)) + 1) for _ in range(30)]
+    drawn = (np.exp(generator.uniform(0, 6, 2)) + 1 for _ in range(30))
+    sides += [(int(height), int(width)) for height, width in drawn]
     return faces(sides, SEED)
 
 
@@ -151,11 +152,12 @@ TABLES = {
 def test_select(small_bundle: Path, rounding: str) -> None:
     sides = [side for ends in TABLES[rounding].values() for side in ends]
     expected = [resolution for resolution in TABLES[rounding] for _ in range(2)]
-    for indicator, shape in (
-        ("max", lambda side: (side, max(1, side // 3))),
-        ("min", lambda side: (side + 90, side)),
-        ("avg", lambda side: (side + side // 2, side - side // 2 + 1)),  # their mean is side + 1/2
-    ):
+    shapes: dict[str, Callable[[int], tuple[int, int]]] = {
+        "max": lambda side: (side, max(1, side // 3)),
+        "min": lambda side: (side + 90, side),
+        "avg": lambda side: (side + side // 2, side - side // 2 + 1),  # their mean is side + 1/2
+    }
+    for indicator, shape in shapes.items():
         engine = Engine(small_bundle, resolutions=None, indicator=indicator, rounding=rounding)
         selected = engine.select([np.zeros((*shape(side), 3), np.uint8) for side in sides])
         assert selected.dtype == np.int32
@@ -184,22 +186,19 @@ def test_auto_is_the_cpu_and_says_so(small_bundle: Path, caplog: pytest.LogCaptu
     assert "cpu" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        *(("device", value) for value in ("gpu", "", "CPU", "cpu:0", "cudafoo", "cuda:x", 0, None)),
-        *(("precision", value) for value in ("fp32", "", "f16", "f64", 32, None)),
-        *(("hint", value) for value in ("fast", "", None)),
-        *(("indicator", value) for value in ("mean", "MAX", "", 0, b"max")),
-        *(("rounding", value) for value in ("round", "up", "", False, [])),
-        *(("color", value) for value in ("RGB", "grey", "", None)),
-        *(("threads", value) for value in (0, -1, 1.5, "2", True, 2**31, 10**30)),
-        *(
-            ("resolutions", value)
-            for value in ([], [8], [112, 56], ["7"], [7.0], "7", 7, [None], [2**40], [-7], [True])
-        ),
-    ],
-)
+INVALID: dict[str, tuple[Any, ...]] = {
+    "device": ("gpu", "", "CPU", "cpu:0", "cudafoo", "cuda:x", 0, None),
+    "precision": ("fp32", "", "f16", "f64", 32, None),
+    "hint": ("fast", "", None),
+    "indicator": ("mean", "MAX", "", 0, b"max"),
+    "rounding": ("round", "up", "", False, []),
+    "color": ("RGB", "grey", "", None),
+    "threads": (0, -1, 1.5, "2", True, 2**31, 10**30),
+    "resolutions": ([], [8], [112, 56], ["7"], [7.0], "7", 7, [None], [2**40], [-7], [True]),
+}
+
+
+@pytest.mark.parametrize(("option", "value"), [(option, value) for option in INVALID for value in INVALID[option]])
 def test_invalid_options(small_bundle: Path, option: str, value: Any) -> None:
     with pytest.raises(InvalidOption, match=option) as caught:
         Engine(small_bundle, **{option: value})

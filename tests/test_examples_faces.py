@@ -54,9 +54,10 @@ def test_resolutions_of_a_person_show_the_same_face() -> None:
 
 
 def test_embed(small_bundle: Path, tmp_path: Path) -> None:
-    command = [Path(sys.executable).with_name("btnet"), "embed", "examples/faces", "-o", tmp_path / "faces.npz"]
+    out = tmp_path / "faces.npz"
+    command: list[str | Path] = [Path(sys.executable).with_name("btnet"), "embed", "examples/faces", "-o", out]
     subprocess.run([*command, "--model", small_bundle], check=True, cwd=EXAMPLES.parent)
-    with np.load(tmp_path / "faces.npz") as written:
+    with np.load(out) as written:
         assert written["paths"].tolist() == [f"examples/faces/{path.name}" for path in crops()]
         assert written["resolutions"].tolist() == [BRANCH[side_of(path)] for path in crops()]
         assert set(written["resolutions"].tolist()) == {7, 14, 28, 112}

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,7 +56,7 @@ def write_verification(
 ) -> Path:
     from btnet_eval.report import write_result
 
-    numbers = {
+    numbers: dict[str, Any] = {
         name: {setting: {"mean": mean, "std": 0.0, "tar": {}, "flip": flip} for setting, mean in of_model.items()}
         for name, of_model in models.items()
     }

@@ -161,7 +161,8 @@ def test_pil_image_that_is_cut_short(engine: Engine, image: Pixels, tmp_path: Pa
 
 
 def test_no_images(engine: Engine) -> None:
-    for nothing in ([], (), np.zeros((0, 20, 20, 3), np.uint8)):
+    forms: tuple[Any, ...] = ([], (), np.zeros((0, 20, 20, 3), np.uint8))
+    for nothing in forms:
         embeddings = engine.embed(nothing)
         assert embeddings.shape == (0, 512)
         assert embeddings.dtype == np.float32

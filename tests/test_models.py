@@ -98,7 +98,7 @@ def test_once_a_process(small_bundle: Path, tmp_path: Path) -> None:
     """Whatever Python's filters would let through again; another model has a warning of its own."""
     first = demonstration(small_bundle, tmp_path / "a.btnet", name="first")
     second = demonstration(small_bundle, tmp_path / "b.btnet", name="second")
-    arguments = [sys.executable, "-c", ENGINES, first, first, second, first]
+    arguments: list[str | Path] = [sys.executable, "-c", ENGINES, first, first, second, first]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
     assert done.stderr.count("DemonstrationWeights") == 2
     assert done.stderr.count("'first'") == 1
@@ -116,7 +116,7 @@ def test_warning_of_the_command(small_bundle: Path, tmp_path: Path) -> None:
     """One line on stderr that begins as all do, and the command goes on."""
     model = demonstration(small_bundle, tmp_path / "a.btnet")
     faces = Path(__file__).parents[1] / "examples" / "faces"
-    arguments = ["embed", faces, "--model", model, "-o", tmp_path / "out.npz"]
+    arguments: list[str | Path] = ["embed", faces, "--model", model, "-o", tmp_path / "out.npz"]
     command = [sys.executable, "-m", "btnet_ext.cli", *arguments]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)

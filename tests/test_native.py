@@ -132,7 +132,7 @@ def test_openvino_whose_library_is_damaged(tmp_path: Path) -> None:
 def test_openvino_in_another_site_folder(tmp_path: Path) -> None:
     """As with a user site beside a virtual environment: nothing may hang on where btnet_ext itself is."""
     package = Path(btnet_ext.__file__).parent
-    openvino = Path(metadata.distribution("openvino").locate_file("openvino"))
+    openvino = Path(str(metadata.distribution("openvino").locate_file("openvino")))
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     ours.mkdir()
     theirs.mkdir()

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import onnx
@@ -286,10 +287,11 @@ def test_grey_faces_count_as_three_channels(source: Path, tmp_path: Path) -> Non
 
 
 def test_what_is_no_batch_of_faces(source: Path, tmp_path: Path) -> None:
-    for faces, message in [
+    wrong: list[tuple[Any, str]] = [
         (np.zeros((9, 9, 3), np.uint8), "images is one array of shape"),
         ([np.zeros((9, 9, 3), np.float32)], r"images\[0\] has dtype float32"),
-    ]:
+    ]
+    for faces, message in wrong:
         with pytest.raises(InvalidImage, match=message):
             quantize(Bundle.open(source), faces, tmp_path / "new.btnet")
     assert not list(tmp_path.iterdir())

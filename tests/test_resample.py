@@ -21,12 +21,13 @@ SHAPES = [(1, 1), (1, 500), (500, 1), (2, 3), (7, 7), (14, 14), (15, 33), (112, 
 @pytest.fixture(params=["plain", "avx2", "avx512"])
 def simd(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Force a code path; plain always runs."""
-    monkeypatch.setenv("BTNET_SIMD", request.param)
+    name: str = request.param
+    monkeypatch.setenv("BTNET_SIMD", name)
     try:
-        assert core.simd() == request.param
+        assert core.simd() == name
     except InvalidOption as error:
         pytest.skip(str(error))
-    return request.param
+    return name
 
 
 def noise(seed: int, *shape: int) -> np.ndarray:
@@ -113,7 +114,8 @@ def expected_planes(image: np.ndarray, size: tuple[int, int], swap: bool, mirror
         pixels = np.repeat(pixels.reshape(*size, 1), 3, axis=2)
     pixels = pixels[..., ::-1] if swap else pixels
     pixels = pixels[:, ::-1] if mirror else pixels
-    return ((pixels - np.array(MEAN)) / np.array(STD)).transpose(2, 0, 1)
+    planes: np.ndarray = ((pixels - np.array(MEAN)) / np.array(STD)).transpose(2, 0, 1)
+    return planes
 
 
 @pytest.mark.parametrize("mirror", [False, True], ids=["", "mirror"])
@@ -156,7 +158,8 @@ def test_pil_images_and_array_interface_are_taken() -> None:
 
     expected = pillow_resize(image, 14, 14, "bicubic")
     np.testing.assert_array_equal(btnet_ext.resize(Image.fromarray(image), (14, 14)), expected)
-    np.testing.assert_array_equal(btnet_ext.resize(Holder(), [14, np.int64(14)]), expected)
+    size: Any = [14, np.int64(14)]
+    np.testing.assert_array_equal(btnet_ext.resize(Holder(), size), expected)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import importlib.util
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,10 @@ def copy(small_bundle: Path, tmp_path: Path) -> BundleCopy:
 def quantize_input(model: ModelProto) -> None:
     """Put Q/DQ before the first convolution, in the form that TensorRT takes: int8, with zero at zero."""
     model.graph.initializer.extend(
-        [numpy_helper.from_array(np.float32(1 / 127), "step"), numpy_helper.from_array(np.int8(0), "zero")]
+        [
+            numpy_helper.from_array(np.array(1 / 127, np.float32), "step"),
+            numpy_helper.from_array(np.array(0, np.int8), "zero"),
+        ]
     )
     first = model.graph.node[0]
     assert first.op_type == "Conv"
@@ -94,7 +96,7 @@ def test_wrong_graph(copy: BundleCopy) -> None:
 
 
 @pytest.fixture
-def cli_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def cli_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BTNET_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import onnxruntime
 import pytest
 
-from btnet_ext import BackendUnavailable, BtnetError, Bundle, InvalidOption, cuda, trt_build
+from btnet_ext import BackendUnavailable, BtnetError, Bundle, InvalidOption, cuda
 from btnet_ext.tensorrt import TensorRTExecutor, plan_cache, plan_key
 from btnet_ext.trt_build import build_plan
-from btnet_ext.trt_library import Gpu, find_tensorrt
+from btnet_ext.trt_library import Gpu, find_tensorrt, make_logger
 from btnet_ext.trt_plans import Batches
 from reference import cosines
 from stand_in_tensorrt import MEMORY, Calls, make_stand_in, one_thread
@@ -51,7 +51,13 @@ class Buffer:
 
 
 def make(bundle: Bundle, **options: Any) -> TensorRTExecutor:
-    defaults = {"gpu": GPU, "allocate": Buffer, "precision": "f32", "resolutions": [7], "batches": BATCHES}
+    defaults: dict[str, Any] = {
+        "gpu": GPU,
+        "allocate": Buffer,
+        "precision": "f32",
+        "resolutions": [7],
+        "batches": BATCHES,
+    }
     return TensorRTExecutor(bundle, **(defaults | options))
 
 
@@ -280,7 +286,7 @@ def describe(bundle: Bundle, library: Any, **options: Any) -> dict[str, Any]:
     """What the stand-in was asked to build."""
     settings = {"target": "ampere+", "precision": "f32", "batches": BATCHES}
     key = plan_key(library, bundle, 7, **(settings | options))
-    engine = library.Runtime(trt_build.make_logger(library)).deserialize_cuda_engine(build_plan(library, bundle, key))
+    engine = library.Runtime(make_logger(library)).deserialize_cuda_engine(build_plan(library, bundle, key))
     described: dict[str, Any] = engine.description
     return described
 

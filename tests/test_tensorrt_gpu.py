@@ -52,7 +52,7 @@ def test_on_a_gpu(small_bundle: Path, gpu: Gpu, precision: str) -> None:
     bundle = Bundle.open(small_bundle)
     executor = TensorRTExecutor(bundle, gpu=gpu, allocate=Buffer, precision=precision, batches=Batches(1, 4, 8))
     kind = torch.float16 if executor.input_element() == "f16" else torch.float32
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     generator = np.random.default_rng(SEED)
     for side in bundle.resolutions:
         session = onnxruntime.InferenceSession(str(bundle.path / f"branch_{side}.onnx"), one_thread())

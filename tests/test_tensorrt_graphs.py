@@ -213,7 +213,8 @@ def test_weight_too_large_for_half_precision(copy: BundleCopy) -> None:
 
 
 def first(model: onnx.ModelProto, kind: str) -> onnx.NodeProto:
-    return next(node for node in model.graph.node if node.op_type == kind)
+    found: onnx.NodeProto = next(node for node in model.graph.node if node.op_type == kind)
+    return found
 
 
 def multiply_in_place_of_adding(model: onnx.ModelProto) -> None:

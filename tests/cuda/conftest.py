@@ -8,7 +8,7 @@ from pathlib import Path
 import emulated
 import nvcc
 import pytest
-from kernels import GPU, ORDERS, SOURCES, EmulatedKernels, Kernels
+from kernels import GPU, ORDERS, SANITIZED, SOURCES, EmulatedKernels, Kernels
 
 from btnet_ext import BackendUnavailable, cuda
 from btnet_ext.trt_library import Gpu
@@ -46,7 +46,7 @@ def sanitized_library(cuda_home: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="session")
 def emulated_kernels(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> EmulatedKernels:
     """The kernels, compiled for the emulator; in a process of run_sanitized() those that it was given."""
-    if library := os.environ.get(emulated.SANITIZED):
+    if library := os.environ.get(SANITIZED):
         return EmulatedKernels(Path(library))
     include = request.getfixturevalue("cuda_home") / "include"
     return EmulatedKernels(emulated.build(tmp_path_factory.mktemp("emulated") / "kernels.so", [include]))

@@ -95,7 +95,9 @@ class Device:
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         address = self._address("device_pin", size)
         weakref.finalize(owner, self._check, "device_unpin", ctypes.c_void_p(address))
-        return np.frombuffer((ctypes.c_char * size).from_address(address), dtype).reshape(shape)
+        memory = memoryview((ctypes.c_char * size).from_address(address))
+        array: np.ndarray = np.frombuffer(memory, dtype).reshape(shape)
+        return array
 
     def _address(self, function: str, *arguments: Any) -> int:
         *others, size = arguments
@@ -141,7 +143,7 @@ class UploadedArray:
         self._device = device
         low, high = np.lib.array_utils.byte_bounds(array)
         self._memory = device.copy_to_device(low, high - low)
-        self.__cuda_array_interface__ = {
+        self.__cuda_array_interface__: dict[str, Any] = {
             "shape": array.shape,
             "typestr": array.dtype.str,
             "data": (self._memory + array.__array_interface__["data"][0] - low, True),

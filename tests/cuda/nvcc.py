@@ -8,7 +8,7 @@ from pathlib import Path
 from kernels import CSRC
 
 CMAKE = CSRC.parent / "cmake" / "Cuda.cmake"
-ARCHITECTURES = re.search(r"set\(BTNET_CUDA_ARCHITECTURES ([\d ]+) CACHE", CMAKE.read_text())[1].split()
+ARCHITECTURES: list[str] = re.findall(r"set\(BTNET_CUDA_ARCHITECTURES ([\d ]+) CACHE", CMAKE.read_text())[0].split()
 
 
 def compile_sources(

@@ -126,7 +126,8 @@ def test_images_in_device_memory(device: Device, small_bundle: Path) -> None:
     check(engine.embed([*mixed, device.upload(images[0][::-1, :, ::-1])]), expected)
     batch = np.stack([images[0]] * 3)
     check(engine.embed(device.upload(batch)), np.repeat(expected[:1], 3, axis=0))
-    blocks = list(engine.embed_stream(device.upload(batch), batch_size=2))
+    uploaded: Any = device.upload(batch)
+    blocks = list(engine.embed_stream(uploaded, batch_size=2))
     assert [len(block) for block in blocks] == [2, 1]
     check(np.concatenate(blocks), np.repeat(expected[:1], 3, axis=0))
     np.testing.assert_array_equal(engine.select(mixed), engine.select(images))

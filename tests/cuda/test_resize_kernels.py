@@ -136,8 +136,8 @@ def test_normalization_has_the_bits_of_numpy(kernels: Kernels, dtype: type, swap
         )
         for image, out, flipped in zip(images, outs, mirrored, strict=True):
             pixels = expected_planes(image, side)[:: -1 if swap else 1].astype(np.float32)
-            mean, std = np.float32(MEAN).reshape(3, 1, 1), np.float32(STD).reshape(3, 1, 1)
-            expected = ((pixels - mean) * (np.float32(1) / std)).astype(dtype)
+            mean, std = (np.array(values, np.float32).reshape(3, 1, 1) for values in (MEAN, STD))
+            expected: np.ndarray = ((pixels - mean) * (np.float32(1) / std)).astype(dtype)
             assert out.dtype == dtype
             np.testing.assert_array_equal(out, expected)
             np.testing.assert_array_equal(flipped, expected[..., ::-1])

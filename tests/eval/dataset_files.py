@@ -3,7 +3,7 @@
 import io
 import struct
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +53,7 @@ def cells(names: Sequence[str] | Sequence[Sequence[str]]) -> np.ndarray:
     return array
 
 
-def write_labeled(path: Path, names: dict[str, Sequence[str]], identities: dict[str, Sequence[int]]) -> Path:
+def write_labeled(path: Path, names: Mapping[str, Sequence[str]], identities: Mapping[str, Sequence[int]]) -> Path:
     """A .mat file as SurvFace and TinyFace have them: a column of names, a column of uint16."""
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = {key: np.array(values, np.uint16)[:, None] for key, values in identities.items()}

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from btnet_eval.base import Problems
 from btnet_eval.cache import EmbeddingCache
@@ -26,8 +27,9 @@ def session_in(
     )
 
 
-def result_of(out: str) -> dict:
+def result_of(out: str) -> dict[str, Any]:
     """What is beside the page whose path is the last line that the command printed."""
     page = Path(out.splitlines()[-1])
     assert page.is_file()
-    return json.loads(page.with_suffix(".json").read_text())
+    result: dict[str, Any] = json.loads(page.with_suffix(".json").read_text())
+    return result

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from btnet_eval import cache
 from btnet_eval.cache import EmbeddingCache, Images
 from btnet_eval.models import Model
 
@@ -228,7 +227,7 @@ def test_who_comes_second_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             tried.set()
             raise
 
-    monkeypatch.setattr(cache.fcntl, "flock", noted)
+    monkeypatch.setattr(fcntl, "flock", noted)
     second = threading.Thread(target=lambda: EmbeddingCache(tmp_path).rows(networks[1].model, images, 7))
 
     def read(index: int) -> Pixels:
@@ -270,7 +269,7 @@ def test_embeddings_that_cannot_be_used(tmp_path: Path, rows: NDArray[np.float64
 
 
 def test_the_name_is_that_of_the_image_in_its_block(tmp_path: Path) -> None:
-    model = Model("odd", lambda images: np.float32([[image[0, 0, 0]] for image in images]), "odd", (112,))
+    model = Model("odd", lambda images: np.array([[image[0, 0, 0]] for image in images], np.float32), "odd", (112,))
     pixels = np.ones((5, 2, 2, 3), np.uint8)
     pixels[3] = 0
     names = [f"people/{name}.png" for name in "abcde"]

@@ -185,7 +185,10 @@ def test_errors_in_subjects(text: str, message: str, tmp_path: Path) -> None:
 
 def by_scikit_image(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     fitted = SimilarityTransform.from_estimate(points, TEMPLATE)
-    return warp(image, fitted.inverse, output_shape=(112, 112), order=1, preserve_range=True)
+    warped: np.ndarray = warp(  # type: ignore[no-untyped-call]
+        image, fitted.inverse, output_shape=(112, 112), order=1, preserve_range=True
+    )
+    return warped
 
 
 @settings(derandomize=True, deadline=None, max_examples=30)

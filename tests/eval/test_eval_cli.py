@@ -69,10 +69,10 @@ def test_lfw_and_bin(evaluate: Call, onnx_file: Path, tmp_path: Path) -> None:
     # The images are the same for other labels, and the file is not.
     (tmp_path / "faces.bin").write_bytes(pickle.dumps((encoded, [i % 2 == 1 for i in range(20)])))
     other = result_of(evaluate("verify", tmp_path / "faces.bin", *options)[1])["data"]
-    file, images = (f"{tmp_path}/faces.bin{what}" for what in ("", ", images"))
-    assert list(other) == list(result["data"]) == [file, images]
-    assert other[file] != result["data"][file]
-    assert other[images] == result["data"][images]
+    of_file, of_images = (f"{tmp_path}/faces.bin{what}" for what in ("", ", images"))
+    assert list(other) == list(result["data"]) == [of_file, of_images]
+    assert other[of_file] != result["data"][of_file]
+    assert other[of_images] == result["data"][of_images]
 
 
 def test_mixed(evaluate: Call, onnx_file: Path, people: Path, table: Path, tmp_path: Path) -> None:

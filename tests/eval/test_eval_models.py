@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+import openvino as ov
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
@@ -35,7 +36,8 @@ def pillow_resize(image: Pixels, side: int) -> Pixels:
 
 
 def normalized(rows: NDArray[Any]) -> NDArray[np.float64]:
-    return rows / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    lengths: NDArray[np.float64] = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    return rows / lengths
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +99,7 @@ def test_the_digest_of_a_bundle_tells_it_and_its_options_apart(
 ) -> None:
     assert re.fullmatch("[0-9a-f]{64}", bundle_model.digest)
     assert open_model(small_bundle).digest == bundle_model.digest
-    changes: dict[str, Callable[[dict[str, Any]], None]] = {
+    changes: dict[str, Callable[[dict[str, Any]], object]] = {
         "input": lambda model: model["input"].update(mean=[127.5, 127.5, 127.0]),
         "selection": lambda model: model["selection"].update(rounding="near"),
         "branches": lambda model: (model["resolutions"].remove(7), model["graphs"]["f32"].pop("7")),
@@ -124,7 +126,7 @@ def test_the_digest_tells_devices_and_versions_apart(
     """The device that "auto" stands for counts, and what runs the networks."""
     digests = {bundle_model.digest, open_model(onnx_path).digest}
     assert open_model(small_bundle, device="auto").digest == bundle_model.digest, "there is no GPU here"
-    for name, changed in (("__version__", "9.9"), ("ov", SimpleNamespace(**vars(module.ov) | {"__version__": "9.9"}))):
+    for name, changed in (("__version__", "9.9"), ("ov", SimpleNamespace(**vars(ov) | {"__version__": "9.9"}))):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, changed)
             digests |= {open_model(small_bundle).digest, open_model(onnx_path).digest}
@@ -146,10 +148,12 @@ def test_what_changes_no_embedding_changes_no_digest(tmp_path: Path, small_bundl
 def test_one_array_is_no_list_of_images(kind: str, small_bundle: Path, onnx_path: Path) -> None:
     """Neither are its rows taken for grey images."""
     model = open_model(small_bundle if kind == "bundle" else onnx_path)
+    image: Any
     image, other = random_images(3, 30, 30)
+    both: Any = np.stack([image, other])
     with pytest.raises(InvalidImage, match=r"images is one array of shape \(30, 30, 3\).*pass a list, \[image\]"):
         model.embed(image)
-    np.testing.assert_allclose(model.embed(np.stack([image, other])), model.embed([image, other]), atol=1e-6)
+    np.testing.assert_allclose(model.embed(both), model.embed([image, other]), atol=1e-6)
 
 
 def test_an_unknown_name_is_told() -> None:
@@ -163,9 +167,10 @@ def expected_rows(path: Path, images: list[Pixels], preprocessing: Preprocessing
 
     def embed(image: Pixels) -> NDArray[np.float32]:
         channels = image if preprocessing.color == "rgb" else image[..., ::-1]
-        x = (channels - np.float64(preprocessing.mean)) / np.float64(preprocessing.std)
+        x = (channels - np.array(preprocessing.mean, np.float64)) / np.array(preprocessing.std, np.float64)
         batch = x.transpose(2, 0, 1)[None].astype(np.float32)
-        return session.run(None, {session.get_inputs()[0].name: batch})[0][0]
+        row: NDArray[np.float32] = session.run(None, {session.get_inputs()[0].name: batch})[0][0]
+        return row
 
     canonical = [pillow_resize(image, 112) for image in images]
     return normalized(np.stack([embed(image) + (embed(image[:, ::-1]) if flip else 0) for image in canonical]))
@@ -192,7 +197,7 @@ def test_an_onnx_model_embeds_as_by_onnx_runtime(
     model = open_model(path, flip=flip, preprocessing=preprocessing)
     assert (model.name, model.resolutions) == ("linear", (112,))
     rows = model.embed(images)
-    assert (rows.shape, rows.dtype) == ((5, DIM), np.float32)
+    assert (rows.shape, rows.dtype) == ((5, DIM), np.dtype(np.float32))
     np.testing.assert_allclose(rows, expected_rows(path, images, preprocessing, flip=flip), atol=1e-4)
     assert np.array_equal(model.embed(images[3:]), rows[3:])
     strided = [np.repeat(image, 2, axis=1)[:, ::2] for image in images]
@@ -214,7 +219,8 @@ def test_embeddings_with_their_lengths(kind: str, small_bundle: Path, onnx_path:
         batch = (
             np.stack([pillow_resize(image, 112) for image in images]).transpose(0, 3, 1, 2) - np.float32(127.5)
         ) / 127.5
-        expected = [session.run(None, {session.get_inputs()[0].name: x[None].astype(np.float32)})[0][0] for x in batch]
+        name = session.get_inputs()[0].name
+        expected = np.stack([session.run(None, {name: x[None].astype(np.float32)})[0][0] for x in batch])
         np.testing.assert_allclose(raw.embed(images), expected, rtol=1e-4, atol=1e-5)
     assert not np.allclose(np.linalg.norm(raw.embed(images), axis=1), 1)
     np.testing.assert_allclose(normalized(raw.embed(images)), unit.embed(images), atol=1e-6)

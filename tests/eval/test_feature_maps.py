@@ -40,8 +40,11 @@ def runtime_outputs(path: Path, tensors: Sequence[str], x: np.ndarray) -> list[n
 def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two nodes with names, one without, and two that have one name."""
     random = np.random.default_rng(SEED)
-    weights = {"w1": random.normal(size=(4, 3, 16, 16)) / 16, "w2": random.normal(size=(5, 4, 3, 3)), "w3": None}
-    weights["w3"] = random.normal(size=(6, 245)) / 16
+    weights = {
+        "w1": random.normal(size=(4, 3, 16, 16)) / 16,
+        "w2": random.normal(size=(5, 4, 3, 3)),
+        "w3": random.normal(size=(6, 245)) / 16,
+    }
     nodes = [
         helper.make_node("Conv", ["pixels", "w1"], ["patches"], "stem", strides=[16, 16]),
         helper.make_node("Relu", ["patches"], ["positive"]),
@@ -71,7 +74,7 @@ def test_an_onnx_model_against_onnx_runtime(onnx_file: Path) -> None:
         ("twin_1", (5, 7, 7)),
     ]
     assert network.layers["stem"].kind == "Convolution"
-    x = (pillow_resize(FACE, 112)[..., ::-1] - np.float64(IMAGENET.mean)) / np.float64(IMAGENET.std)
+    x = (pillow_resize(FACE, 112)[..., ::-1] - np.array(IMAGENET.mean)) / np.array(IMAGENET.std)
     expected = runtime_outputs(onnx_file, ["squashed", "patches", "mixed"], x)
     found = network.maps(FACE, ["twin_1", "stem", "twin"])
     assert list(found) == ["twin_1", "stem", "twin"]

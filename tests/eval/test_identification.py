@@ -1,6 +1,7 @@
 """Search against NumPy's full matrix; rates against counting, and numbers worked out by hand."""
 
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import faiss
@@ -99,11 +100,9 @@ def test_equals_counting(sets: Any, max_rank: int, fpir: float) -> None:
     is_mate = wanted[:, None] == people
     mated = is_mate.any(axis=1)
     found = identify(at(*directions), people, np.eye(2)[axes], wanted, max_rank=max_rank)
-    ranks, mate_scores = [], []
-    for row, mates in zip(scores[mated], is_mate[mated], strict=True):
-        mate_scores.append(row[mates].max())
-        ranks.append(1 + np.sum(row[~mates] >= mate_scores[-1]))
-    ranks, mate_scores = np.array(ranks), np.array(mate_scores)
+    rows = list(zip(scores[mated], is_mate[mated], strict=True))
+    mate_scores = np.array([row[mates].max() for row, mates in rows])
+    ranks = np.array([1 + np.sum(row[~mates] >= row[mates].max()) for row, mates in rows])
     assert found.ranks.tolist() == np.minimum(ranks, max_rank + 1).tolist()
     assert [found.top(k) for k in range(1, max_rank + 1)] == [np.mean(ranks <= k) for k in range(1, max_rank + 1)]
     np.testing.assert_allclose(found.mate_scores[ranks <= max_rank], mate_scores[ranks <= max_rank], atol=1e-6)
@@ -200,11 +199,11 @@ def test_many_rows_of_somebody_who_is_not_looked_for(monkeypatch: pytest.MonkeyP
     depths = []
 
     class Recorded(faiss.IndexFlatIP):
-        def search(self, rows: Any, k: int) -> Any:
+        def search(self, rows: Any, k: int) -> Any:  # type: ignore[override]
             depths.append(k)
             return super().search(rows, k)
 
-    monkeypatch.setattr(module.faiss, "IndexFlatIP", Recorded)
+    monkeypatch.setattr(faiss, "IndexFlatIP", Recorded)
     random = np.random.default_rng(3)
     ids = np.array([7, 7, 8] + [-1] * 400)
     found = identify(random.normal(size=(403, 5)), ids, random.normal(size=(2, 5)), [7, 8], max_rank=10)
@@ -265,7 +264,12 @@ def test_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_non_mated_probes() -> None:
     found = identify(at(0, 4), ["a", "b"], at(1), ["a"])
     assert found.top(1) == 1
-    for rate in (lambda: found.tpir(0.1, 20), lambda: found.threshold(0.1), lambda: found.auc(20)):
+    rates: list[Callable[[], float]] = [
+        lambda: found.tpir(0.1, 20),
+        lambda: found.threshold(0.1),
+        lambda: found.auc(20),
+    ]
+    for rate in rates:
         with pytest.raises(ValueError, match="no FPIR without non-mated probes"):
             rate()
 

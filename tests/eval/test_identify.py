@@ -1,8 +1,9 @@
 """A gallery and probes out of folders, and the report of a whole measurement, against counting in NumPy."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from btnet_ext.errors import InvalidOption
 
 SEED = 17
 PEOPLE, EACH = 9, 7
+Show = Callable[[np.ndarray], np.ndarray]
 
 
 def mean_colours(images: Sequence[np.ndarray]) -> np.ndarray:
@@ -111,7 +113,7 @@ def test_folders_in_folders() -> None:
         (["a/1.png"], {"unmated": float("nan")}, ValueError, "unmated must be at least 0"),
     ],
 )
-def test_nothing_to_split(names: list[str], options: dict, error: type[Exception], message: str) -> None:
+def test_nothing_to_split(names: list[str], options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         split_gallery(names, Problems(), **options)
 
@@ -169,15 +171,21 @@ def test_split_of_real_faces(data_folder: Path) -> None:
         assert strangers.isdisjoint(name.split("/")[0] for name in (*split.gallery.names, *split.mated.names))
 
 
-def counted(images: NamedImages, people: OpenSet, shown: tuple, embed: object = mean_colours) -> dict[str, float]:
+def counted(
+    images: NamedImages,
+    people: OpenSet,
+    shown: tuple[Show, Show],
+    embed: Callable[[Sequence[np.ndarray]], np.ndarray] = mean_colours,
+) -> dict[str, float]:
     """The rates by float64 and full sorting. shown: what is done with an image of the gallery, and of a probe."""
     of_gallery, of_probe = shown
 
-    def rows(names: Sequence[str], show: object) -> np.ndarray:
+    def rows(names: Sequence[str], show: Show) -> np.ndarray:
         return np.asarray(embed([show(images.read(name)) for name in names]), np.float64)
 
     def unit(rows: np.ndarray) -> np.ndarray:
-        return rows / np.linalg.norm(rows, axis=1)[:, None]
+        scaled: np.ndarray = rows / np.linalg.norm(rows, axis=1)[:, None]
+        return scaled
 
     embedded, ids = rows(people.gallery.names, of_gallery), people.gallery.identities
     persons = np.unique(ids)
@@ -206,7 +214,7 @@ def test_numbers(tmp_path: Path, images: NamedImages, people: OpenSet) -> None:
 
 def test_branches_are_shown_their_resolution(tmp_path: Path, images: NamedImages, people: OpenSet) -> None:
     """A resolution that is a branch's is shown at its size; another one is degraded to it and shown at 112."""
-    sizes = set()
+    sizes: set[tuple[int, ...]] = set()
 
     def embed(shown: Sequence[np.ndarray]) -> np.ndarray:
         sizes.update(image.shape for image in shown)

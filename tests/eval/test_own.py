@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,11 +74,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_faces(tmp_path_factory.mktemp("own") / "faces", [EACH] * PEOPLE)
 
 
-def options_of(**changes: object) -> Options:
-    return Options(**{"sizes": (24, 6, 2), "far": 0.01} | changes)
+def options_of(**changes: Any) -> Options:
+    defaults: dict[str, Any] = {"sizes": (24, 6, 2), "far": 0.01}
+    return Options(**(defaults | changes))
 
 
-def inputs_of(folder: Path, model: Model = MODEL, **changes: object) -> OwnFaces:
+def inputs_of(folder: Path, model: Model = MODEL, **changes: Any) -> OwnFaces:
     return OwnFaces(model, open_images(folder), options_of(**changes))
 
 
@@ -138,8 +140,10 @@ def test_images_that_are_too_small_have_no_part(tmp_path: Path) -> None:
     nothing = steps[ORIGINAL][0]
     assert (nothing.accuracy, nothing.std, nothing.threshold) == (None, None, None)
     # At 24 px, an image of that size is the original.
-    assert steps[ORIGINAL][1].threshold is not None
-    assert steps[ORIGINAL][1].threshold.value == steps[REDUCED][1].threshold.value
+    original, reduced = steps[ORIGINAL][1].threshold, steps[REDUCED][1].threshold
+    assert original is not None
+    assert reduced is not None
+    assert original.value == reduced.value
 
 
 def test_accuracy_by_hand(tmp_path: Path) -> None:
@@ -353,6 +357,6 @@ def test_wrong_folders(tmp_path: Path, folder: Path) -> None:
         ({"seed": -1}, "seed at least 0"),
     ],
 )
-def test_wrong_options(change: dict[str, object], message: str) -> None:
+def test_wrong_options(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidOption, match=message):
         replace(Options(), **change)

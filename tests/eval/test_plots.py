@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.colors import to_rgb
+from matplotlib.collections import Collection, LineCollection
+from matplotlib.colors import to_rgb, to_rgba_array
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from PIL import Image
 
 from btnet_eval.plots import distance_violins, embedding_plot, feature_maps, resolution_plot, roc_plot, save
@@ -24,6 +26,22 @@ SEED = 5
 def lightness(colour: Any) -> float:
     """Of a colour printed in grey (Rec. 601, as Pillow's L)."""
     return float(np.dot(to_rgb(colour), (0.299, 0.587, 0.114)))
+
+
+def face_lightness(shown: Collection) -> float:
+    """Of what the first one is filled with."""
+    return lightness(to_rgba_array(shown.get_facecolor())[0, :3])
+
+
+def xs(line: Line2D) -> list[float]:
+    """Matplotlib's annotation says no more than that NumPy can make an array of them."""
+    values: list[float] = np.asarray(line.get_xdata()).tolist()
+    return values
+
+
+def ys(line: Line2D) -> list[float]:
+    values: list[float] = np.asarray(line.get_ydata()).tolist()
+    return values
 
 
 def faces(count: int, size: int = 6) -> np.ndarray:
@@ -42,7 +60,7 @@ def test_roc_below_the_first_step() -> None:
     """b has no point at FAR 0, and its 1 in 1,000 lies exactly at a marker, where the axis ends."""
     figure = roc_plot({"a": ([0, 1e-5], [0.2, 0.3]), "b": ([1 / 1000], [0.9])})
     a, b = figure.axes[0].get_lines()
-    assert a.get_xdata()[:2].tolist() == [1e-5, 1e-4]
+    assert xs(a)[:2] == [1e-5, 1e-4]
     np.testing.assert_array_equal(a.get_ydata(), [0.3] * 3)
     np.testing.assert_array_equal(b.get_ydata(), [0, 0, 0.9])
     labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
@@ -77,9 +95,9 @@ def test_roc_by_brute_force(scored: list[tuple[int, bool]]) -> None:
         for threshold in range(10, -1, -1)
     ]
     line = roc_plot({"a": tuple(zip(*rates, strict=True))}).axes[0].get_lines()[0]
-    expected = [max(tar for far, tar in rates if far <= place) for place in line.get_xdata()]
+    expected = [max(tar for far, tar in rates if far <= place) for place in xs(line)]
     np.testing.assert_array_equal(line.get_ydata(), expected)
-    assert {far for far, _ in rates if far > 0} <= set(line.get_xdata())
+    assert {far for far, _ in rates if far > 0} <= set(xs(line))
 
 
 @pytest.mark.parametrize("make", [lambda names: roc_plot(dict.fromkeys(names, ROC)), lambda names: resolution_plot(
@@ -87,7 +105,7 @@ def test_roc_by_brute_force(scored: list[tuple[int, bool]]) -> None:
 def test_lines_differ_without_colour(make: Callable[[list[str]], Figure]) -> None:
     figure = make([f"model {number}" for number in range(40)])
     lines = [line for line in figure.axes[0].get_lines() if line.get_marker() != "None"]
-    assert len({(line.get_marker(), str(line._dash_pattern)) for line in lines}) == len(lines) == 40
+    assert len({(line.get_marker(), str(line._dash_pattern)) for line in lines}) == len(lines) == 40  # type: ignore[attr-defined]
     assert all(lightness(line.get_color()) < 0.72 for line in lines), "too light on white paper"
 
 
@@ -97,10 +115,10 @@ def test_resolution_plot_by_hand() -> None:
     figure = resolution_plot(curves, value="accuracy, %")
     axes = figure.axes[0]
     a, low, high, b = axes.get_lines()
-    assert (a.get_ydata().tolist(), b.get_ydata().tolist()) == ([60, 80, 99], [50, 98])
-    assert (low.get_ydata().tolist(), high.get_ydata().tolist()) == ([56, 78, 98.5], [64, 82, 99.5])
+    assert (ys(a), ys(b)) == ([60, 80, 99], [50, 98])
+    assert (ys(low), ys(high)) == ([56, 78, 98.5], [64, 82, 99.5])
     (band,) = axes.collections
-    corners = {tuple(corner) for corner in band.get_paths()[0].vertices.tolist()}
+    corners = {tuple(corner) for corner in np.asarray(band.get_paths()[0].vertices).tolist()}
     assert corners == {(7, 56), (14, 78), (112, 98.5), (7, 64), (14, 82), (112, 99.5)}
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("resolution, pixels", "accuracy, %")
     assert [label.get_text() for label in axes.get_xticklabels()] == ["7", "14", "112"]
@@ -110,7 +128,7 @@ def test_resolution_plot_by_hand() -> None:
 def test_no_band_above_what_there_can_be() -> None:
     figure = resolution_plot({"a": ([7, 14], [90, 99], [4, 2.5])}, value="accuracy, %", highest=100)
     _, low, high = figure.axes[0].get_lines()
-    assert (low.get_ydata().tolist(), high.get_ydata().tolist()) == ([86, 96.5], [94, 100])
+    assert (ys(low), ys(high)) == ([86, 96.5], [94, 100])
 
 
 @settings(derandomize=True, deadline=None, max_examples=6)
@@ -131,7 +149,8 @@ def test_violins_by_hand() -> None:
     axes = distance_violins({"7": (same, different), "14&112": ([0.3], [1.0, 1.0])}).axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["7", "14&112"]
     bodies = [c for c in axes.collections if len(c.get_facecolor())]
-    medians = [c.get_segments()[0] for c in axes.collections if not len(c.get_facecolor())]
+    medians = [c.get_segments()[0] for c in axes.collections if isinstance(c, LineCollection)]
+    assert len(bodies) + len(medians) == len(axes.collections)
     extents = [body.get_paths()[0].get_extents() for body in bodies]
     # Same pairs of both resolutions, left of places 0 and 1; then different ones, right of them.
     np.testing.assert_allclose([box.y0 for box in extents], [0.1, 0.3, 0.5, 1.0])
@@ -139,7 +158,7 @@ def test_violins_by_hand() -> None:
     np.testing.assert_allclose([box.x0 for box in extents], [-0.43, 1 - 0.43, 0, 1])
     np.testing.assert_allclose([box.x1 for box in extents], [0, 1, 0.43, 1 + 0.43])
     np.testing.assert_allclose([segment[0, 1] for segment in medians], [0.2, 0.3, 0.95, 1.0])
-    assert lightness(bodies[0].get_facecolor()[0][:3]) - lightness(bodies[2].get_facecolor()[0][:3]) > 0.4
+    assert face_lightness(bodies[0]) - face_lightness(bodies[2]) > 0.4
     assert [body.get_hatch() for body in bodies] == ["////", "////", None, None]
 
 
@@ -147,7 +166,7 @@ def test_violin_is_widest_where_most_distances_are() -> None:
     """Against the density itself, summed over all distances, with Scott's bandwidth."""
     values = np.random.default_rng(SEED).gamma(4, 0.1, 50)
     body = distance_violins({"7": (values, values)}).axes[0].collections[0]
-    vertices = body.get_paths()[0].vertices
+    vertices = np.asarray(body.get_paths()[0].vertices)
     bandwidth = 50 ** (-1 / 5) * values.std(ddof=1)
     density = np.exp(-0.5 * ((vertices[:, 1:] - values) / bandwidth) ** 2).sum(axis=1)
     outer = vertices[:, 0] < 0
@@ -191,7 +210,7 @@ def test_embedding_plot() -> None:
     groups = np.concatenate([np.flatnonzero(resolutions == r) % 2 for r in (7, 112)])
     distances = np.linalg.norm(points[:, None] - points, axis=2) + np.diag(np.full(24, np.inf))
     assert (groups[distances.argmin(axis=1)] == groups).all()
-    assert lightness(low.get_facecolor()[0][:3]) - lightness(high.get_facecolor()[0][:3]) > 0.4
+    assert face_lightness(low) - face_lightness(high) > 0.4
     again = embedding_plot(rows * 2, resolutions).axes[1]
     np.testing.assert_array_equal(again.collections[0].get_offsets(), right.collections[0].get_offsets())
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,7 +78,7 @@ def test_page_of_projections(tmp_path: Path, images: NamedImages) -> None:
 
 
 def test_images_are_spread_over_the_names(tmp_path: Path, images: NamedImages) -> None:
-    shown = []
+    shown: list[np.ndarray] = []
 
     def remember(given: Sequence[np.ndarray]) -> np.ndarray:
         shown.extend(given)
@@ -96,11 +97,12 @@ def test_projections_that_cannot_be(tmp_path: Path, images: NamedImages) -> None
     session = session_in(tmp_path, MODEL, problems=Problems())
     with pytest.raises(DataError, match="3 images at 1 resolutions are too few to draw"):
         write_projection(session, images, (7,), most=4)
-    for change, message in (
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"resolutions": ()}, "resolutions must be 1 to 8, each once"),
         ({"resolutions": (7, 7)}, "resolutions must be 1 to 8, each once, not 7, 7"),
         ({"resolutions": range(7, 16)}, "resolutions must be 1 to 8"),
         ({"most": 0}, "most must be at least 1, not 0"),
-    ):
+    ]
+    for change, message in wrong:
         with pytest.raises(InvalidOption, match=message):
-            write_projection(session, images, **{"resolutions": (7,), **change})
+            write_projection(session, images, **({"resolutions": (7,)} | change))

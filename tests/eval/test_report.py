@@ -117,6 +117,7 @@ def test_the_file_holds_what_was_passed(tmp_path: Path) -> None:
     problems = Problems()
     problems.report("pairs.txt, line 3: there is no image x.jpg")
     path = tmp_path / "result.json"
+    rows: list[Any] = [(7, np.float32(0.5)), (14, None)]
     returned = write(
         path,
         numbers={
@@ -128,7 +129,7 @@ def test_the_file_holds_what_was_passed(tmp_path: Path) -> None:
         models={"res50": "ab12"},
         data={"val_pairs.tsv": "cd34"},
         command=["btnet-eval", "pairs", "a b"],
-        sections=[Section("table", ["r", "tar"], [(7, np.float32(0.5)), (14, None)], "a note", "plots/roc.png")],
+        sections=[Section("table", ["r", "tar"], rows, "a note", "plots/roc.png")],
     )
     read = json.loads(path.read_text())
     assert read == returned == read_result(path)

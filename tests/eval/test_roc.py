@@ -1,6 +1,7 @@
 """ROC, TAR at FAR and their streaming form against counting, SciPy's Mann-Whitney U, and numbers worked out by hand."""
 
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def columns(pairs: list[tuple[int, bool]]) -> tuple[np.ndarray, np.ndarray]:
 def largest_tar(scores: np.ndarray, same: np.ndarray, far: float) -> float:
     """The best of all thresholds that matter, by counting."""
     thresholds = [*scores, np.inf]
-    return max(np.mean(scores[same] >= t) for t in thresholds if np.mean(scores[~same] >= t) <= far)
+    return max(float(np.mean(scores[same] >= t)) for t in thresholds if np.mean(scores[~same] >= t) <= far)
 
 
 def test_by_hand() -> None:
@@ -206,7 +207,8 @@ def test_equal_rows_have_equal_scores(turned: bool, monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_bad_pairs(scores: Any, same: Any, message: str) -> None:
-    for function in (roc, auc, lambda *pairs: tar_at_far(*pairs, 0.1)):
+    functions: list[Callable[[Any, Any], object]] = [roc, auc, lambda scores, same: tar_at_far(scores, same, 0.1)]
+    for function in functions:
         with pytest.raises(ValueError, match=message):
             function(scores, same)
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,7 +110,7 @@ def test_the_engine_selects_the_same(small_bundle: Path) -> None:
         ([[3, 4]], BRANCHES, Strategy("mean", "ceil"), "not mean ceil"),
     ],
 )
-def test_what_cannot_be_selected(sizes: object, resolutions: Sequence[int], strategy: Strategy, message: str) -> None:
+def test_what_cannot_be_selected(sizes: Any, resolutions: Sequence[int], strategy: Strategy, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         select(sizes, resolutions, strategy)
 
@@ -121,7 +122,7 @@ def test_each_image_as_each_strategy_selects(
 ) -> None:
     folder = tmp_path_factory.mktemp("selected")
     images = faces(folder / "faces", sizes)
-    embedded = []
+    embedded: list[np.ndarray] = []
 
     def embed(shown: Sequence[np.ndarray]) -> np.ndarray:
         embedded.extend(shown)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,7 +53,8 @@ def write_people(folder: Path, people: Mapping[str, int]) -> NamedImages:
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=1)[:, None]
+    scaled: np.ndarray = rows / np.linalg.norm(rows, axis=1)[:, None]
+    return scaled
 
 
 def shown_rows(model: Model, images: NamedImages, names: Sequence[str], strategy: Strategy | None) -> np.ndarray:
@@ -64,8 +66,9 @@ def shown_rows(model: Model, images: NamedImages, names: Sequence[str], strategy
     return np.asarray(model.embed(shown), np.float64)
 
 
-def result_of(page: Path) -> dict:
-    return json.loads(page.with_suffix(".json").read_text())
+def result_of(page: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(page.with_suffix(".json").read_text())
+    return result
 
 
 def survface(folder: Path) -> tuple[NamedImages, OpenSet]:

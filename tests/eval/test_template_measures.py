@@ -151,7 +151,7 @@ def test_each_as_ijb_evals(people: int, probes: int, galleries: int, seed: int) 
     ]
     found = search_each(templates, templates, search)
     expected = np.mean([tpirs for tpirs, _, _ in of_parts], axis=0)
-    np.testing.assert_allclose(list(found.tpirs.values()), expected, atol=1e-12)
+    np.testing.assert_allclose(np.array(list(found.tpirs.values()), float), expected, atol=1e-12)
     mates = sum(mated for _, _, mated in of_parts)
     expected = np.sum([tops for _, tops, _ in of_parts], axis=0) / mates
     np.testing.assert_allclose(list(found.tops.values()), expected, atol=1e-12)

@@ -14,6 +14,7 @@ import pytest
 from dataset_files import png
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from public_programs import search_in_all, search_in_one, tar_at_nearest_far, template_features
 from sessions import session_in
 
@@ -50,7 +51,8 @@ def colours(images: Sequence[np.ndarray]) -> np.ndarray:
 
 def unit_greys(images: Sequence[np.ndarray]) -> np.ndarray:
     rows = colours([np.repeat(image[..., :1], 3, axis=2) * [0.2, 1, 0.7] for image in images])
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    scaled: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return scaled
 
 
 SINGLE = Model("colours", colours, "1", (112,))
@@ -67,7 +69,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     random = np.random.default_rng(SEED)
     place = tmp_path_factory.mktemp("ijb")
     (place / "loose_crop").mkdir()
-    faces, landmarks = [], []
+    faces: list[str] = []
+    landmarks: list[str] = []
     for person in range(1, PEOPLE + 1):
         pattern = random.integers(0, 256, (4, 4, 3))
         for template in range(10 * person, 10 * person + TEMPLATES):
@@ -141,7 +144,8 @@ def expected_measures(
 
     def scores(gallery: Subjects) -> np.ndarray:
         probes = np.array([second[template] for template in search.probes.templates])
-        return probes @ np.array([first[template] for template in gallery.templates]).T
+        found: np.ndarray = probes @ np.array([first[template] for template in gallery.templates]).T
+        return found
 
     pair_scores = np.array([first[a] @ second[b] for a, b in zip(pairs.first, pairs.second, strict=True)])
     # The nearest FAR is the largest one that is not above; with 448 pairs, none of FARS is halfway between two.
@@ -161,7 +165,12 @@ def flat(identified: dict[str, dict[str, float]]) -> list[float]:
 
 def test_report(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[dict[str, tuple[list[float], list[float]]]] = []
-    monkeypatch.setattr(template_report, "roc_plot", lambda curves: (drawn.append(curves), roc_plot(curves))[1])
+
+    def noted(curves: dict[str, tuple[list[float], list[float]]]) -> Figure:
+        drawn.append(curves)
+        return roc_plot(curves)
+
+    monkeypatch.setattr(template_report, "roc_plot", noted)
     problems = Problems()
     data = read(folder, problems)
     problems.report("pairs.txt, line 3: nobody")
@@ -205,8 +214,9 @@ def check(
         tar = float(np.mean([tars[far] for tars, _, _ in expected]))
         assert found["tars"][str(far)] == pytest.approx(tar, abs=1e-12)
         assert f"<td>{100 * tar:.2f}</td>" in text
-    for which, place in (("together", 1), ("each", 2)):
-        values = np.mean([measures[place] for measures in expected], axis=0)
+    together, each = [numbers for _, numbers, _ in expected], [numbers for _, _, numbers in expected]
+    for which, measures in (("together", together), ("each", each)):
+        values = np.mean(measures, axis=0)
         np.testing.assert_allclose(flat(found[which]), values, atol=1e-12)
         for value in values:
             assert f"<td>{100 * value:.2f}</td>" in text

@@ -54,7 +54,7 @@ def test_no_weight_by_hand() -> None:
 
 def test_mirrored_by_hand() -> None:
     """(3, 0) + (1, 0) has the direction of (1, 0), and (0, 1) + (0.6, 0.8) that of (1, 3): their mean counts both."""
-    found = aggregate([[3, 0], [0, 1]], [0, 1], [7, 7], mirrored=[[1, 0], [0.6, 0.8]])
+    found = aggregate([[3, 0], [0, 1]], [0, 1], [7, 7], mirrored=[[1.0, 0], [0.6, 0.8]])
     expected = np.array([1, 0]) + np.array([1, 3]) / np.sqrt(10)
     np.testing.assert_allclose(found.rows[0], expected / np.linalg.norm(expected), atol=1e-7)
 
@@ -141,7 +141,7 @@ def test_pairs_of_two_sets() -> None:
 
 def test_rows_of_ids() -> None:
     found = prototypes([[0, 3, 4], [5, 0, 0]], [7, 2])
-    np.testing.assert_allclose(found.of([7, 2, 7]), [[0, 0.6, 0.8], [1, 0, 0], [0, 0.6, 0.8]], atol=1e-7)
+    np.testing.assert_allclose(found.of([7, 2, 7]), [[0, 0.6, 0.8], [1.0, 0, 0], [0, 0.6, 0.8]], atol=1e-7)
     with pytest.raises(ValueError, match="ids names 3, which is no template"):
         found.of([2, 3])
 
@@ -149,7 +149,7 @@ def test_rows_of_ids() -> None:
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i4"])
 def test_normalized(dtype: str) -> None:
     found = normalized("rows", np.array([[3, 4], [0, 5]], dtype))
-    np.testing.assert_allclose(found, [[0.6, 0.8], [0, 1]], atol=1e-7)
+    np.testing.assert_allclose(found, [[0.6, 0.8], [0.0, 1]], atol=1e-7)
     assert found.dtype == np.float32
 
 

@@ -142,6 +142,8 @@ def test_report(tmp_path: Path, images: NamedImages, pairs: Pairs) -> None:
         assert (numbers["mean"], numbers["std"]) == (expected.mean, expected.std)
         assert numbers["tar"] == {str(far): tar for far, tar in expected.tars.items()}
         assert numbers["flip"] is False
+        assert expected.mean is not None
+        assert expected.std is not None
         assert f"{100 * expected.mean:.2f} ± {100 * expected.std:.2f}" in page.read_text()
     notes = {section["figure"]: section["note"] for section in result["sections"]}
     for figure in ("roc", "distances_1", "distances_2"):

@@ -1,9 +1,16 @@
-"""Gradients by finite differences, in float64."""
+"""Gradients: PyTorch's, and by finite differences, in float64."""
 
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
+
+
+def gradient_of(tensor: Tensor) -> Tensor:
+    """Return the gradient that PyTorch has computed."""
+    assert tensor.grad is not None
+    return tensor.grad
 
 
 def finite_differences(f: Callable[[], float], array: NDArray[np.float64], step: float = 1e-6) -> NDArray[np.float64]:

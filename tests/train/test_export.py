@@ -17,6 +17,7 @@ import btnet_train.export
 from btnet_eval.onnx_network import compile_network
 from btnet_train.export import write_bundle
 from btnet_train.networks import IResNet
+from btnet_train.onnx_graph import build_model
 
 RESOLUTIONS = (7, 14, 28, 56, 112)
 Networks = dict[int, IResNet]
@@ -191,12 +192,10 @@ def write(out: Path, networks: Networks, **options: Any) -> Path:
 
 
 def test_a_failure_half_way_leaves_nothing(networks: Networks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    build = btnet_train.export.build_model
-
     def fail_at_14(network: IResNet, weights: Any, **options: Any) -> onnx.ModelProto:
         if network.resolution == 14:
             raise OSError("No space left on device")
-        return build(network, weights, **options)
+        return build_model(network, weights, **options)
 
     monkeypatch.setattr(btnet_train.export, "build_model", fail_at_14)
     with pytest.raises(OSError, match="No space left"):
@@ -280,6 +279,7 @@ def test_networks_that_do_not_belong_together(networks: Networks, tmp_path: Path
 
 def test_weights_that_are_not_finite(tmp_path: Path) -> None:
     network = IResNet("res18", 1 / 64, dim=4)
+    assert network.bn2.running_var is not None
     network.bn2.running_var[3] = float("nan")
     with pytest.raises(ValueError, match=r"networks\[112\]: bn2\.running_var has values that are not finite"):
         write(tmp_path / "a.btnet", {112: network})

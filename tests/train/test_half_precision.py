@@ -57,12 +57,14 @@ def external(tensor: onnx.TensorProto) -> tuple[int, int]:
 def run_torch(network: IResNet, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     with torch.no_grad():
         inputs = torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32).sub(127.5).div(127.5)
-        return network(inputs)[0].double().numpy()
+        rows: npt.NDArray[np.float64] = network(inputs)[0].double().numpy()
+    return rows
 
 
 def distance(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """1 - cosine, of each row."""
-    return 1 - (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+    cosines: npt.NDArray[np.float64] = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+    return 1 - cosines
 
 
 @pytest.mark.parametrize("resolution", RESOLUTIONS)
@@ -148,6 +150,7 @@ def test_values_that_half_precision_cannot_hold(tmp_path: Path, name: str) -> No
 
 def test_large_values_elsewhere_stay_as_they_are(tmp_path: Path) -> None:
     network = random_networks("res18", 1 / 64, dim=4, resolutions=(112,), seed=0)[112]
+    assert network.bn1.running_var is not None
     network.bn1.running_var.fill_(1e6)
     network.fc.bias.data.fill_(1e6)
     write_bundle(tmp_path / "a.btnet", {112: network}, name="x", license="x", storage="f16")

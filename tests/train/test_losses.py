@@ -3,11 +3,12 @@
 import copy
 import math
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from derivatives import finite_differences
+from derivatives import finite_differences, gradient_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from btnet_train.losses import Classifier
 from btnet_train.margins import LOSSES
 
-OPTIONS = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "arcface": {"margin": 0.5, "scale": 64.0},
     "cosface": {"margin": 0.4, "scale": 48.0},
     "curricularface": {"margin": 0.5, "scale": 64.0},
@@ -26,7 +27,8 @@ T = 0.3
 
 
 def unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    lengths: NDArray[np.float64] = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / lengths
 
 
 def expected_loss(
@@ -65,7 +67,9 @@ def make(loss: str, w: NDArray[np.float64]) -> Classifier:
     return classifier
 
 
-def draw(seed: int, n: int, classes: int, dim: int) -> tuple[NDArray[np.float64], ...]:
+def draw(
+    seed: int, n: int, classes: int, dim: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
     """Embeddings, weights and labels; float32 holds the numbers exactly."""
     rng = np.random.default_rng(seed)
     x, w = (rng.normal(size=(rows, dim)).astype(np.float32).astype(np.float64) for rows in (n, classes))
@@ -91,9 +95,9 @@ def test_gradients_are_those_of_the_formula(loss: str) -> None:
     classifier = make(loss, w)
     embeddings = torch.from_numpy(x).float().requires_grad_()
     classifier(embeddings, torch.from_numpy(y)).backward()
-    for gradient, array in ((embeddings.grad, x), (classifier.weight.grad, w)):
+    for tensor, array in ((embeddings, x), (classifier.weight, w)):
         expected = finite_differences(lambda: expected_loss(loss, x, w, y, **OPTIONS[loss]), array)
-        np.testing.assert_allclose(gradient.numpy(), expected, atol=1e-4 * np.abs(expected).max())
+        np.testing.assert_allclose(gradient_of(tensor).numpy(), expected, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("margin", [1, 2, 3, 5, 8])
@@ -132,9 +136,9 @@ def test_gradients_are_finite_exactly_along_and_against_the_class(loss: str, sig
         loss, embeddings.detach().double().numpy(), 2 * np.eye(3, 4), np.array([0, 1]), **OPTIONS[loss]
     )
     assert result.item() == pytest.approx(expected, rel=2e-5)
-    for gradient in (embeddings.grad, classifier.weight.grad):
-        assert torch.isfinite(gradient).all()
-    assert embeddings.grad[1].abs().max() > 0
+    for tensor in (embeddings, classifier.weight):
+        assert torch.isfinite(gradient_of(tensor)).all()
+    assert gradient_of(embeddings)[1].abs().max() > 0
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -143,7 +147,7 @@ def test_a_zero_embedding_has_a_finite_loss(loss: str) -> None:
     result = make(loss, np.eye(3, 4))(embeddings, torch.tensor([0, 1]))
     result.backward()
     assert torch.isfinite(result)
-    assert torch.isfinite(embeddings.grad).all()
+    assert torch.isfinite(gradient_of(embeddings)).all()
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -155,7 +159,7 @@ def test_rows_without_a_label_count_for_nothing(loss: str) -> None:
     result = classifier(embeddings, torch.from_numpy(y))
     result.backward()
     assert result.item() == pytest.approx(expected_loss(loss, x[y >= 0], w, y[y >= 0], **OPTIONS[loss]), rel=2e-5)
-    assert (embeddings.grad.abs().sum(dim=1) > 0).tolist() == (y >= 0).tolist()
+    assert (gradient_of(embeddings).abs().sum(dim=1) > 0).tolist() == (y >= 0).tolist()
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -166,8 +170,8 @@ def test_without_any_label_the_loss_is_exactly_zero_and_has_gradients(loss: str,
     result = classifier(embeddings, torch.full((rows,), -1))
     result.backward()
     assert result.item() == 0
-    assert torch.equal(embeddings.grad, torch.zeros(rows, 4))
-    assert torch.equal(classifier.weight.grad, torch.zeros(3, 4))
+    assert torch.equal(gradient_of(embeddings), torch.zeros(rows, 4))
+    assert torch.equal(gradient_of(classifier.weight), torch.zeros(3, 4))
     if loss == "curricularface":
         assert classifier.t == 0
 
@@ -196,8 +200,8 @@ def test_half_precision_embeddings_leave_the_weight_in_float32(loss: str) -> Non
     result.backward()
     rounded = embeddings.detach().double().numpy()
     assert result.item() == pytest.approx(expected_loss(loss, rounded, w, y, **OPTIONS[loss]), rel=2e-5)
-    assert classifier.weight.dtype == classifier.weight.grad.dtype == torch.float32
-    assert embeddings.grad.dtype == torch.bfloat16
+    assert classifier.weight.dtype == gradient_of(classifier.weight).dtype == torch.float32
+    assert gradient_of(embeddings).dtype == torch.bfloat16
 
 
 def test_t_of_curricularface_follows_the_mean_cosine_in_training_only() -> None:
@@ -284,8 +288,8 @@ def test_a_step_of_descent_separates_the_classes(loss: str) -> None:
         ({"loss": "sphereface", "margin": 0}, "margin must be a whole number from 1 to 8"),
     ],
 )
-def test_wrong_arguments_are_named(arguments: dict[str, object], message: str) -> None:
-    valid = {"loss": "arcface", "classes": 3, "dim": 4, "margin": 0.5, "scale": 64.0}
+def test_wrong_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
+    valid: dict[str, Any] = {"loss": "arcface", "classes": 3, "dim": 4, "margin": 0.5, "scale": 64.0}
     with pytest.raises(ValueError, match=message):
         Classifier(**{**valid, **arguments})
 

@@ -42,7 +42,8 @@ def test_same_bytes_on_every_machine() -> None:
 
 def test_the_seed_matters(networks: dict[int, IResNet]) -> None:
     other = random_networks("res18", 0.25, dim=64, resolutions=(112,), seed=4)
-    assert not torch.equal(other[112].layer4[0].conv1.weight, networks[112].layer4[0].conv1.weight)
+    name = "layer4.0.conv1.weight"
+    assert not torch.equal(other[112].get_parameter(name), networks[112].get_parameter(name))
 
 
 @pytest.mark.parametrize("resolution", [7, 14, 28, 56])
@@ -86,7 +87,8 @@ def normalized(faces: list[Image.Image], resolution: int) -> NDArray[np.float32]
 
 def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
     x, y = a.astype(np.float64), b.astype(np.float64)
-    return (x * y).sum(-1) / np.linalg.norm(x, axis=-1) / np.linalg.norm(y, axis=-1)
+    found: NDArray[np.float64] = (x * y).sum(-1) / np.linalg.norm(x, axis=-1) / np.linalg.norm(y, axis=-1)
+    return found
 
 
 def test_real_faces_differ_and_bf16_is_close(crops: list[Image.Image], tmp_path: Path) -> None:

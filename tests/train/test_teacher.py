@@ -14,7 +14,7 @@ from PIL import Image
 from btnet_train.teacher import Teacher, TeacherError
 from onnx_files import DIM, expected_embeddings, random_images, save, write_model
 
-IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
+IMAGENET: dict[str, Any] = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,8 @@ from onnx_files import DIM, Pixels, expected_embeddings, random_images, write_mo
 
 
 def unit(rows: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    return rows / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    lengths: NDArray[np.float64] = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    return rows / lengths
 
 
 class Images:
@@ -125,8 +126,8 @@ ROWS = unit(np.random.default_rng(0).normal(size=(3, DIM))).astype(np.float32)
         (npy(ROWS.astype(np.float64)), "it holds float64"),
         (npy(np.asfortranarray(ROWS)), "it holds"),
         (npy(ROWS * [[1], [0], [1]]), "it holds float64"),
-        (npy(ROWS * np.float32([[1], [0], [1]])), "row 1 has not the length 1"),
-        (npy(ROWS * np.float32([[1], [1], [np.nan]])), "row 2 has not the length 1"),
+        (npy(ROWS * np.array([[1], [0], [1]], np.float32)), "row 1 has not the length 1"),
+        (npy(ROWS * np.array([[1], [1], [np.nan]], np.float32)), "row 2 has not the length 1"),
     ],
 )
 def test_damaged_targets_are_computed_again(

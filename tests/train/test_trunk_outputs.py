@@ -24,6 +24,8 @@ def trunk() -> IResNet:
     network = IResNet("res18", 0.125, dim=16)
     for module in network.modules():  # averages of a trained network are not those that it begins with
         if isinstance(module, (torch.nn.BatchNorm2d, torch.nn.BatchNorm1d)):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
             torch.nn.init.uniform_(module.running_var, 0.5, 2)
     return network.eval()
