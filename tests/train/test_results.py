@@ -174,6 +174,30 @@ def test_a_model_that_is_not_trained_is_refused_before_any_work(
     assert f"btnet is not trained yet: {tmp_path}/phi_mr/112 has no result.json" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("models", [["btnet", "phi_hr"], ["teacher"]])
+def test_a_bundle_is_that_of_one_trained_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], models: list[str]
+) -> None:
+    words = ["evaluate.py", str(tmp_path), *models, "--data", str(tmp_path), "--bundle", str(tmp_path / "a.btnet")]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit):
+        evaluate.main()
+    assert "--bundle writes the bundle of one trained model: name that one alone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model", "runs"),
+    [
+        ("phi_mm", ["phi_hr", "phi_mm"]),
+        ("btnet", ["phi_mr", "btnet"]),
+        ("res50", ["phi_mr", "btnet", "res50_trunk", "res50"]),
+    ],
+)
+def test_a_bundle_names_the_recipes_that_it_comes_from(model: str, runs: list[str]) -> None:
+    method = evaluate.shipped(model, {"accuracy": {}, "networks": {}})["method"]
+    assert method.endswith(f"results/recipes: {', '.join(runs)}")
+
+
 def test_reports_say_what_was_measured_and_not_where_it_lay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     data, kept = tmp_path / "data", tmp_path / "reports"
     (data / "teacher").mkdir(parents=True)
