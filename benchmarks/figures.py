@@ -23,6 +23,8 @@ _FILLS: tuple[dict[str, Any], ...] = (
     {"color": "#ffffff"},
 )
 """Of the bars of a group: they differ in lightness and hatch."""
+_LETTERS = 150
+"""How many letters of a label fit into the width of a flame graph."""
 
 
 def bars(groups: Mapping[str, Mapping[str, float]], value: str, *, logarithmic: bool = False) -> Figure:
@@ -160,10 +162,6 @@ def flame_graph(results: Results) -> Figure:
         axes.set(xlabel=f"part of the samples ({precision})", xlim=(0, 1), ylim=(-0.5, depth - 0.5), yticks=[])
         figure.legend(handles=handles, loc="outside upper center", ncols=3)
     return figure
-
-
-_LETTERS = 150
-"""How many letters of a label fit into the width of a flame graph."""
 
 
 def _frames(

@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from multiprocessing import get_context
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -131,10 +130,10 @@ def measure(path: Path, precision: str, seconds: int) -> dict[str, Any]:
     """Shares, and the stacks with theirs, the most frequent first."""
     counted = sample(path, precision, seconds)
     total = counted.total()
-    often: Iterator[dict[str, Any]] = (
+    often = [
         {"frames": stack, "share": count / total} for stack, count in counted.most_common() if count >= LEAST * total
-    )
-    return {"samples": total, "shares": shares(counted), "stacks": list(often)}
+    ]
+    return {"samples": total, "shares": shares(counted), "stacks": often}
 
 
 def main() -> None:
