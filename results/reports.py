@@ -12,6 +12,7 @@ import argparse
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -53,7 +54,9 @@ def main() -> None:
         folder = Path(name)
         (folder / DATA).symlink_to(Path(arguments.data).resolve())
         for measured in MEASURED:
-            subprocess.run(command(measured, models), cwd=folder, check=True)
+            status = subprocess.run(command(measured, models), cwd=folder, check=False).returncode
+            if status:  # btnet-eval has said why
+                sys.exit(status)
         shutil.rmtree(REPORTS, ignore_errors=True)
         REPORTS.mkdir()
         for file in sorted(path for measured in MEASURED for path in (folder / measured).iterdir()):

@@ -220,3 +220,16 @@ def test_reports_say_what_was_measured_and_not_where_it_lay(monkeypatch: pytest.
     # Of five people, one is not in the gallery; of the others, three images are in it, and one is searched for.
     assert found["identification"]["sections"][0]["rows"] == [[4, 12, 4, 4]]
     assert not any(str(tmp_path) in path.read_text() for path in kept.iterdir() if path.suffix != ".png")
+
+
+def test_a_report_that_cannot_be_made_leaves_those_that_are_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "old.png").touch()
+    monkeypatch.setattr(reports, "REPORTS", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["reports.py", "nowhere.btnet", "--data", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        reports.main()
+    assert ended.value.code not in (0, None)
+    assert "Traceback" not in capfd.readouterr().err
+    assert (tmp_path / "old.png").exists()
