@@ -1,11 +1,10 @@
 """Measure the models that train.py trained, as they are shipped, and write res50.json.
 
-    python results/evaluate.py RUNS MODEL ... [--data FOLDER] [--bundle res50.btnet]
+    python results/evaluate.py RUNS MODEL ... [--data FOLDER]
 
 Each MODEL is written as a bundle, weights in half precision, and embeds the faces of val_pairs through
 btnet_ext.Engine, with flip. Models of one network get images degraded to r and up to 112 again; models with a network
-for r get the image at r x r. "teacher" is the ONNX model in FOLDER. What res50.json says of other models stays. With
---bundle that of the one MODEL is written there with its results, for the package.
+for r get the image at r x r. "teacher" is the ONNX model in FOLDER. What res50.json says of other models stays.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import os
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -31,7 +30,7 @@ from btnet_eval.verification import Pairs, cross_resolution, read_pairs
 from btnet_ext import Engine, degrade, resize
 from btnet_train.accounting import branch_parameter_count
 from btnet_train.checkpoint import load_checkpoint
-from btnet_train.export import check_target, write_bundle
+from btnet_train.export import write_bundle
 from btnet_train.fit import NETWORK
 from btnet_train.fit import RESULT as RESULT_OF_RUN
 from btnet_train.networks import IResNet
@@ -39,7 +38,6 @@ from btnet_train.teacher import Teacher
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from common import machine
-from train import MODELS as RUNS
 from train import STARTS, TEACHER_MEAN, TEACHER_STD
 
 RESULT = Path(__file__).with_name("res50.json")
@@ -159,13 +157,8 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, default=os.environ.get("BTNET_DATA"), required="BTNET_DATA" not in os.environ
     )
-    parser.add_argument("--bundle", type=Path)
     arguments = parser.parse_args()
     runs, data = arguments.runs, Path(arguments.data)
-    if arguments.bundle:
-        if len(arguments.models) != 1 or TEACHER in arguments.models:
-            parser.error("--bundle writes the bundle of one trained model: name that one alone")
-        check_target(arguments.bundle, overwrite=True)  # before the work, not after it
     for model in arguments.models:
         for side, run in MODELS.get(model, {}).items():
             if not (runs / run / str(side) / RESULT_OF_RUN).exists():
@@ -177,9 +170,6 @@ def main() -> None:
     models = {model: models[model] for model in (*MODELS, TEACHER) if model in models}
     result = {"machine": machine(), "pairs": len(faces.pairs), "models": models, "gains": gains(models)}
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
-    if arguments.bundle:
-        (model,) = arguments.models
-        write_model(arguments.bundle, load_networks(runs, MODELS[model]), shipped(model, models[model]))
 
 
 def measure(model: str, faces: Faces, runs: Path) -> dict[str, Any]:
@@ -208,28 +198,6 @@ def embed_flipped(teacher: Teacher, images: NDArray[np.uint8]) -> Rows:
     """Sum of the teacher's embeddings of images and mirror images."""
     total: Rows = teacher.embed(images) + teacher.embed(np.ascontiguousarray(images[:, :, ::-1]))
     return total
-
-
-def lineage(runs: Collection[str]) -> set[str]:
-    """The runs, and all that they started from."""
-    started = {run.partition("/")[0] for of in runs for run in STARTS.get(of, {}).values()}
-    return {*runs, *lineage(started)} if started else {*runs}
-
-
-def shipped(model: str, measured: Mapping[str, Any]) -> dict[str, Any]:
-    """What model.json of the shipped bundle says under "training"."""
-    recipes = lineage(MODELS[model].values())
-    return {
-        "demonstration": True,
-        "method": "BTNet (He et al., BMVC 2023); trained in this order by the recipes in results/recipes: "
-        + ", ".join(run for run in RUNS if run in recipes),
-        "data": "CelebA (16,997 faces at 112 px, 28,750 at 56 px), UTKFace (19,526, without identities), and a public "
-        "MobileFaceNet as teacher",
-        "accuracy on val_pairs, percent": {
-            name: round(value["mean"], 2) for name, value in measured["accuracy"].items()
-        },
-        "networks": measured["networks"],
-    }
 
 
 if __name__ == "__main__":

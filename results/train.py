@@ -29,6 +29,9 @@ STARTS = {
 STOPPED = 130
 """Exit code of btnet-train, and of this script, for a training that can be gone on with."""
 
+LABELED = ("celeba/train112.zip", "celeba/train56.zip")
+UNLABELED = ("utkface/unlabeled112.zip",)
+
 HELD_OUT = 90
 """Identities of train112 on which settings were chosen; no network sees them."""
 
@@ -40,9 +43,11 @@ TEACHER_STD = "58.395,57.12,57.375"
 def command(model: str, runs: Path, data: Path) -> list[str]:
     """Return the command line that trains a model."""
     line = ["btnet-train", "fit", str(RECIPES / f"{model}.toml"), "--out", str(runs / model)]
-    line += ["--data", str(data / "celeba/train112.zip"), "--data", str(data / "celeba/train56.zip")]
-    line += ["--unlabeled", str(data / "utkface/unlabeled112.zip"), "--shared-identities"]
-    line += ["--held-out", str(HELD_OUT), "--teacher", str(data / "teacher/mobilefacenet.onnx")]
+    for option, archives in (("--data", LABELED), ("--unlabeled", UNLABELED)):
+        for archive in archives:
+            line += [option, str(data / archive)]
+    line += ["--shared-identities", "--held-out", str(HELD_OUT)]
+    line += ["--teacher", str(data / "teacher/mobilefacenet.onnx")]
     line += ["--teacher-mean", TEACHER_MEAN, "--teacher-std", TEACHER_STD, "--targets", str(runs), "--seed", "0"]
     line += ["--accelerator", "cpu", "--precision", precision(), "--compile", "--workers", "1"]
     for option, run in STARTS.get(model, {}).items():

@@ -213,17 +213,14 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 
 def _open_faces(data: list[Path], unlabeled: list[Path], shared: bool, held_out: int) -> "tuple[Faces, Faces | None]":
-    """Faces to train on, and those of the identities that are held out, from the first --data alone."""
+    """Faces to train on, and those of the identities that are held out."""
     from btnet_train.sources import Faces
     from btnet_train.validation import choose_identities
 
     faces = Faces(data, unlabeled, shared_identities=shared)
     if not held_out:
         return faces, None
-    labeled = faces.labels >= 0
-    elsewhere = set(faces.labels[labeled & (faces.source_numbers > 0)].tolist())
-    candidates = [name for number, name in enumerate(faces.classes) if number not in elsewhere]
-    chosen = choose_identities(candidates, held_out)
+    chosen = choose_identities(faces, held_out)
     return faces.without(chosen), faces.only(chosen)
 
 

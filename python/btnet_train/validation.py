@@ -26,8 +26,13 @@ _BATCH = 64
 _FOLDS = 10
 
 
-def choose_identities(classes: Sequence[str], count: int) -> list[str]:
-    """Return `count` of the identities, the same ones in whatever order they come. ValueError for too many."""
+def choose_identities(faces: Faces, count: int) -> list[str]:
+    """Return `count` identities to hold out, of those that only the first source has.
+
+    They are the same ones in whatever order the identities come. Raises ValueError for too many.
+    """
+    elsewhere = set(faces.labels[(faces.labels >= 0) & (faces.source_numbers > 0)].tolist())
+    classes = [name for number, name in enumerate(faces.classes) if number not in elsewhere]
     if not 0 <= count <= len(classes) - 2:
         raise ValueError(f"{count} of {len(classes)} identities cannot be held out: 2 must be left to train on")
     return sorted(classes, key=lambda name: hashlib.sha256(name.encode()).digest())[:count]

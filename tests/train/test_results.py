@@ -18,7 +18,9 @@ from tiny_training import train as carry_out
 import evaluate
 import keep
 import reports
+import ship
 import train
+from btnet_ext import Bundle
 from btnet_ext.bundle import describe_file
 from btnet_train import recipes
 from btnet_train.fit import Inputs, check_inputs
@@ -174,17 +176,6 @@ def test_a_model_that_is_not_trained_is_refused_before_any_work(
     assert f"btnet is not trained yet: {tmp_path}/phi_mr/112 has no result.json" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("models", [["btnet", "phi_hr"], ["teacher"]])
-def test_a_bundle_is_that_of_one_trained_model(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], models: list[str]
-) -> None:
-    words = ["evaluate.py", str(tmp_path), *models, "--data", str(tmp_path), "--bundle", str(tmp_path / "a.btnet")]
-    monkeypatch.setattr(sys, "argv", words)
-    with pytest.raises(SystemExit):
-        evaluate.main()
-    assert "--bundle writes the bundle of one trained model: name that one alone" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("model", "runs"),
     [
@@ -193,9 +184,70 @@ def test_a_bundle_is_that_of_one_trained_model(
         ("res50", ["phi_mr", "btnet", "res50_trunk", "res50"]),
     ],
 )
-def test_a_bundle_names_the_recipes_that_it_comes_from(model: str, runs: list[str]) -> None:
-    method = evaluate.shipped(model, {"accuracy": {}, "networks": {}})["method"]
-    assert method.endswith(f"results/recipes: {', '.join(runs)}")
+def test_what_a_model_comes_from(model: str, runs: list[str]) -> None:
+    assert ship.lineage(evaluate.MODELS[model].values()) == set(runs)
+
+
+@pytest.fixture
+def shipping(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The arguments that ship a btnet of two networks, which has been measured, with faces as train.py has them."""
+    data = tmp_path / "data"
+    for name, identities in ((ship.LABELED[0], 12), (ship.LABELED[1], 3), (ship.UNLABELED[0], 2)):
+        folder = write_faces(data / name.removesuffix(".zip"), identities)
+        shutil.make_archive(str(folder), "zip", folder)
+    monkeypatch.setattr(ship, "HELD_OUT", 7)
+    monkeypatch.setitem(evaluate.MODELS, "btnet", {112: "phi_mr", 7: "btnet"})
+    monkeypatch.setattr(ship, "RESULT", tmp_path / "res50.json")
+    measured = {"accuracy": {"112&7": {"mean": 61.234, "std": 1.0}}, "networks": {"7": {"images": 5}}}
+    (tmp_path / "res50.json").write_text(json.dumps({"models": {"btnet": measured}}))
+    return [runs, "btnet", tmp_path / "res50.btnet", "--data", data]
+
+
+def ship_with(monkeypatch: pytest.MonkeyPatch, arguments: list[object]) -> None:
+    monkeypatch.setattr(sys, "argv", ["ship.py", *map(str, arguments)])
+    ship.main()
+
+
+def test_what_is_shipped(shipping: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two times, the second in place of the first; 9 identities are in train112 alone, 7 of which are held out."""
+    for _ in range(2):
+        ship_with(monkeypatch, shipping)
+    bundle = Bundle.open(tmp_path / "res50.btnet")
+    bundle.verify()
+    assert (bundle.name, bundle.license) == ("res50", "LicenseRef-btnet-weights-research-use")
+    about = bundle.metadata["training"]
+    assert about["demonstration"] is True
+    assert about["method"].endswith("results/recipes: phi_mr, btnet")
+    assert "CelebA (20 faces at 112 px, 12 at 56 px), UTKFace (8, " in about["data"]
+    assert about["accuracy on val_pairs, percent"] == {"112&7": 61.23}
+    assert about["networks"] == {"7": {"images": 5}}
+    # In each half two images of each of the 7: 14 * 14 - 7 * 2 * 2 = 168 impostor pairs, enough for a FAR of 0.01.
+    assert list(bundle.metadata["thresholds"]["far"]) == ["0.01"]
+    assert bundle.metadata["thresholds"]["flip"] is True
+
+
+def test_what_is_shipped_stays_until_the_new_is_there(
+    shipping: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One identity held out makes no impostors: btnet-eval says so, and it is the last word."""
+    ship_with(monkeypatch, shipping)
+    before = {path: path.read_bytes() for path in (tmp_path / "res50.btnet").iterdir()}
+    capfd.readouterr()
+    monkeypatch.setattr(ship, "HELD_OUT", 1)
+    with pytest.raises(SystemExit) as ended:
+        ship_with(monkeypatch, shipping)
+    assert ended.value.code not in (0, None)
+    assert "Traceback" not in capfd.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_only_what_is_measured_is_shipped(
+    shipping: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "res50.json").write_text(json.dumps({"models": {}}))
+    with pytest.raises(SystemExit):
+        ship_with(monkeypatch, shipping)
+    assert "btnet is not in res50.json: measure it with evaluate.py first" in capsys.readouterr().err
 
 
 def test_reports_say_what_was_measured_and_not_where_it_lay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

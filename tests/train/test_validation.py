@@ -1,12 +1,16 @@
-"""Pairs of held-out faces: both kinds, none twice, in memory that does not grow with the square of the images."""
+"""Held-out faces: who they are, and pairs of them, both kinds, none twice, in memory that grows with the images."""
 
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
+from face_files import png, write_folder
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_training import write_faces
 
+from btnet_train.sources import Faces
 from btnet_train.validation import choose_identities, draw_pairs
 
 
@@ -49,8 +53,16 @@ def test_memory_of_many_images() -> None:
     assert peak < 30e6
 
 
-def test_identities_are_chosen_whatever_their_order() -> None:
-    names = [f"{number:03d}" for number in range(20)]
-    assert choose_identities(names, 5) == choose_identities(names[::-1], 5)
-    with pytest.raises(ValueError, match="19 of 20 identities cannot be held out"):
-        choose_identities(names, 19)
+def test_identities_are_of_the_first_source_alone(tmp_path: Path) -> None:
+    """Of ten there, five are in another source, too; what comes with them, and in which order, does not matter."""
+    first = write_faces(tmp_path / "first", identities=10, images=2)
+    second = write_folder(tmp_path / "second", {f"{n:03d}/{i}.png": png(n) for n in range(5, 12) for i in (0, 1)})
+    more = write_folder(tmp_path / "more", {f"{n}/{i}.png": png(i) for n in ("000_", "zzz") for i in (0, 1)})
+    faces = Faces([first, second], [more], shared_identities=True)
+    chosen = choose_identities(faces, 3)
+    assert len(set(chosen)) == 3
+    assert set(chosen) < {f"{number:03d}" for number in range(5)}
+    assert choose_identities(Faces([first, second, more], shared_identities=True), 3) == chosen
+    assert choose_identities(faces, 2) == chosen[:2]
+    with pytest.raises(ValueError, match="4 of 5 identities cannot be held out"):
+        choose_identities(faces, 4)
