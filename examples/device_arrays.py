@@ -17,14 +17,14 @@ import btnet_ext
 
 
 def to_torch(image: np.ndarray) -> Any:
-    """A tensor on the GPU; btnet takes it by the CUDA array interface and waits for torch's stream."""
+    """A tensor on the GPU; btnet takes it by DLPack and waits for torch's stream."""
     import torch
 
     return torch.from_numpy(image).cuda()
 
 
 def to_cupy(image: np.ndarray) -> Any:
-    """An array of CuPy, by the same interface."""
+    """An array of CuPy, by the CUDA array interface."""
     import cupy
 
     return cupy.asarray(image)

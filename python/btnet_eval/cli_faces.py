@@ -11,10 +11,18 @@ if TYPE_CHECKING:
     from btnet_eval.session import Session
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder or zip, with a folder for each person.")]
-Release = Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of the release, or a zip of it.")]
+Release = Annotated[
+    Path,
+    typer.Argument(metavar="FOLDER", help="The folder of the release, or a zip of it (.mat files then with --lists)."),
+]
 Lists = Annotated[
     Path | None,
-    typer.Option(metavar="FOLDER", exists=True, file_okay=False, help="Where its .mat files are, if not in FOLDER."),
+    typer.Option(
+        metavar="FOLDER",
+        exists=True,
+        file_okay=False,
+        help="Folder of its .mat files, if not in FOLDER or FOLDER is a zip.",
+    ),
 ]
 
 

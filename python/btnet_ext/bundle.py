@@ -36,8 +36,8 @@ def describe_file(path: Path) -> dict[str, int | str]:
 class Bundle:
     """One bundle, format 1: a folder with model.json, a graph for each resolution, and the weights they share.
 
-    Open one with `Bundle.open`. Everything that model.json and the graphs say has been checked by then, except the
-    contents of the files, which `verify` reads.
+    Open one with `Bundle.open`. What model.json says and where the graphs take their tensors from has been checked by
+    then; the contents of the files are what `verify` reads.
     """
 
     def __init__(self, native: core.Bundle) -> None:

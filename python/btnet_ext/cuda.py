@@ -35,7 +35,8 @@ def native() -> Any:
         return import_module("btnet_ext._cuda")
     except ImportError as error:
         raise BackendUnavailable(
-            f"device 'cuda' is not available: this build of btnet has no CUDA module, for want of nvcc ({error})"
+            "device 'cuda' is not available: this build of btnet has no CUDA module, for want of nvcc of CUDA 12.8 "
+            f"or later ({error})"
         ) from error
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from btnet_ext.errors import BackendUnavailable, InvalidOption
 
 FEATURES = (
-    *("avx2", "fma", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
-    *("amx_tile", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm"),
+    *("avx2", "fma", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512vbmi"),
+    *("avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm"),
 )
 """CPU features that matter to speed or precision, as Linux calls them."""
 

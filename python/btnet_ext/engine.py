@@ -122,6 +122,8 @@ class Engine:
 
         Raises:
             InvalidImage: names the index of the first image that cannot be embedded, before any work starts.
+            InvalidOption: flip or normalize is not a bool.
+            BtnetError: the device fails, or the engine was made before this process was forked.
         """
         _check_flags(flip=flip, normalize=normalize)
         return self._native.embed(
@@ -144,6 +146,10 @@ class Engine:
 
         Returns:
             An iterator of (batch_size, dim) float32 blocks, in order; the last may be shorter.
+
+        Raises:
+            InvalidOption: batch_size, flip, normalize or images is not what it should be; at once.
+            InvalidImage, BtnetError: as `embed`, from the iterator; the index counts from the first image of all.
         """
         _check_flags(flip=flip, normalize=normalize)
         if not _is_integer(batch_size, 1, sys.maxsize):
@@ -166,7 +172,10 @@ class Engine:
             first += len(block)
 
     def select(self, images: Any) -> npt.NDArray[np.int32]:
-        """(N,) int32: the resolution of the branch that each image goes to (He et al., BMVC 2023, Fig. 8)."""
+        """(N,) int32: the resolution of the branch that each image goes to (He et al., BMVC 2023, Fig. 8).
+
+        Raises InvalidImage as `embed` does.
+        """
         return self._native.select(as_pixel_list(images, color=self._color, memory=self._memory))
 
     @property

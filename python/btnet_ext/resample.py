@@ -27,7 +27,7 @@ def resize(image: Any, size: tuple[int, int], *, filter: str = "bicubic") -> Pix
 
     Raises:
         InvalidImage: `image` is not such an image, or has no pixels.
-        InvalidOption: `size` is not two positive integers, or `filter` is neither of the two.
+        InvalidOption: `size` is not two integers from 1 to 65535, or `filter` is neither of the two.
 
     """
     if not isinstance(size, (tuple, list)) or len(size) != 2:
@@ -51,7 +51,7 @@ def degrade(image: Any, resolution: int, *, filter: str = "bicubic", canonical: 
 
     Raises:
         InvalidImage: `image` is not such an image, or has no pixels.
-        InvalidOption: `resolution` or `canonical` is not a positive integer, or `filter` is neither of the two.
+        InvalidOption: `resolution` or `canonical` is not an integer from 1 to 65535, or `filter` is neither of the two.
 
     """
     small, large = _side("resolution", resolution), _side("canonical", canonical)

@@ -1,4 +1,4 @@
-"""Which TensorRT there is to use: `tensorrt`, for all NVIDIA GPUs, or `tensorrt_rtx`, for RTX cards.
+"""Which TensorRT there is to use: `tensorrt`, or `tensorrt_rtx` for RTX cards.
 
 Both have the calls that btnet makes, with the same names and arguments.
 """

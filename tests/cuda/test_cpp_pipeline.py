@@ -18,7 +18,7 @@ def snippet(language: str) -> str:
 
 
 def test_program_of_the_docs(cuda_home: Path, installed: Path, small_bundle: Path, tmp_path: Path) -> None:
-    (tmp_path / "demo.btnet").symlink_to(small_bundle)
+    (tmp_path / "my_model.btnet").symlink_to(small_bundle)
     (tmp_path / "main.cc").write_text(snippet("cpp"))
     find, link = snippet("cmake").splitlines()
     lines = ["cmake_minimum_required(VERSION 3.20)", "project(app LANGUAGES CXX)", find, "add_executable(app main.cc)"]

@@ -28,8 +28,8 @@ class DeviceExecutor {
   /// input: count x 3 x resolution x resolution, normalised, of input_element(). output: count x dim() float32, raw
   /// embeddings. Both in device memory on a 256-byte boundary, not overlapping. count: one of batch_sizes(). slot: 0
   /// or 1; calls of different slots may be in progress on the device at the same time, those of one slot and
-  /// resolution follow each other and always have the same addresses. OutOfMemory makes the pipeline try
-  /// smaller batches; whatever else it throws reaches the caller of embed. The executor must stay usable after it.
+  /// resolution follow each other and have the same addresses until one of them fails. OutOfMemory makes the pipeline
+  /// try smaller batches; whatever else it throws reaches the caller of embed. The executor must stay usable after it.
   virtual void enqueue(int resolution, int count, const void* input, float* output, CUstream_st* stream, int slot) = 0;
 };
 

@@ -14,7 +14,7 @@
 namespace btnet {
 
 struct EngineOptions {
-  std::string device = "cpu";  ///< "cpu", or "auto": the best there is, which is the CPU as long as there is no other
+  std::string device = "cpu";       ///< "cpu"; "auto" is the same in C++ (for a GPU see btnet/pipeline.h)
   std::string precision = "f32";    ///< "f32"; "bf16" where the CPU has it; "int8" where the bundle has it
   std::string hint = "throughput";  ///< "throughput": many images a second; "latency": one request as soon as possible
   int threads = 0;                  ///< 0: all cores this process may use
@@ -43,7 +43,7 @@ class Engine {
   explicit Engine(const std::filesystem::path& bundle, const EngineOptions& options = {});
 
   /// The same with an executor of the caller's own; `device`, `precision`, `hint` and `threads` are then the executor's
-  /// business and are not looked at.
+  /// business and are not looked at. Throws InvalidOption for an executor that does not fit the bundle.
   Engine(Bundle bundle, std::unique_ptr<Executor> executor, const EngineOptions& options = {});
 
   ~Engine();
@@ -51,10 +51,10 @@ class Engine {
   Engine& operator=(Engine&&) noexcept;
 
   /// out: count x dim() float32; row i belongs to images[i]. Throws InvalidImage, which names the index, before any
-  /// work.
+  /// work, and Error if the executor fails or after fork().
   void embed(const ImageView* images, std::size_t count, float* out, const EmbedOptions& options = {}) const;
 
-  /// out: count resolutions, the branch each image goes to.
+  /// out: count resolutions, the branch each image goes to. Throws InvalidImage, which names the index.
   void select(const ImageView* images, std::size_t count, int* out) const;
 
   int dim() const;
