@@ -118,7 +118,8 @@ def test_pipes_and_folders_in_place_of_files(copy: BundleCopy, name: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "name", ["/etc/passwd", "../secret", "..", ".", "", "sub/file", "./weights.bin", "a\\b", "w\0", "model.json"]
+    "name",
+    ["/etc/passwd", "../secret", "..", ".", "", "sub/file", "./weights.bin", "a\\b", "w\0", "model.json", ".w", "a:w"],
 )
 def test_names_that_leave_the_bundle(copy: BundleCopy, name: str) -> None:
     (copy.path.parent / "secret").write_bytes(b"x")

@@ -1,9 +1,11 @@
 """The engine and the process it lives in: its cache, signals, fork, and memory that runs out."""
 
+import gc
 import logging
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +93,26 @@ def test_cache_that_cannot_be_written(small_bundle: Path, cache: Path, caplog: p
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-6)
     assert str(blocked) in caplog.text
     assert "BTNET_CACHE" in caplog.text
+
+
+def test_a_cache_whose_path_is_not_utf8(small_bundle: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It cannot be written either: the warning must not be an error of its own."""
+    blocked = cache.parent / os.fsdecode(b"blocked \xff")
+    blocked.write_text("a file in place of a folder")
+    os.environ["BTNET_CACHE"] = str(blocked)  # put back by the fixture
+    with caplog.at_level(logging.WARNING, logger="btnet_ext"):
+        assert Engine(small_bundle, resolutions=[7]).embed(IMAGES).shape == (4, 512)
+    assert "blocked \\xff" in caplog.text
+
+
+def test_a_bundle_does_not_keep_its_engine(small_bundle: Path) -> None:
+    engine = Engine(small_bundle, resolutions=[7])
+    native = weakref.ref(engine._native)
+    bundle = engine.bundle
+    del engine
+    gc.collect()
+    assert native() is None
+    assert bundle.dim == 512
 
 
 @pytest.mark.usefixtures("cache")

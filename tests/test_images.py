@@ -152,6 +152,14 @@ def test_pil_modes_that_are_refused(engine: Engine, mode: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_pil_image_that_is_closed(engine: Engine, image: Pixels, tmp_path: Path) -> None:
+    Image.fromarray(image).save(tmp_path / "face.png")
+    with Image.open(tmp_path / "face.png") as picture:
+        pass
+    with pytest.raises(InvalidImage, match=r"images\[0\] cannot be decoded: ."):
+        engine.embed([picture])
+
+
 def test_pil_image_that_is_cut_short(engine: Engine, image: Pixels, tmp_path: Path) -> None:
     Image.fromarray(np.tile(image, (8, 8, 1))).save(tmp_path / "whole.png")
     content = (tmp_path / "whole.png").read_bytes()
@@ -219,6 +227,9 @@ BAD_IMAGES: dict[str, Any] = {
     "empty PIL image": Image.new("RGB", (0, 9)),
     "half of DLPack": NoDevice(),
     "lying array": LyingArray(),
+    "masked array": np.ma.masked_less(np.zeros((9, 9, 3), np.uint8), 1),
+    "too long": np.broadcast_to(np.uint8(7), (1, 2**24 + 1, 3)),
+    "far too long": np.broadcast_to(np.uint8(7), (2**31, 1, 3)),
     "GPU memory": OnTheGpu(),
 }
 

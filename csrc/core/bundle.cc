@@ -154,9 +154,10 @@ void read_resolutions(const ModelReader& model, Bundle& bundle) {
   }
 }
 
+// OpenVINO drops what stands before a colon, and dots and slashes at the beginning, of the location of external data:
+// with such names, what is checked would not be what is read.
 bool is_plain_name(const std::string& name) {
-  return !name.empty() && name != "." && name != ".." &&
-         name.find_first_of(std::string("/\\\0", 3)) == std::string::npos;
+  return !name.empty() && name.front() != '.' && name.find_first_of(std::string("/\\:\0", 4)) == std::string::npos;
 }
 
 void read_files(const ModelReader& model, Bundle& bundle) {
@@ -234,8 +235,9 @@ Bundle Bundle::open(const std::filesystem::path& path) {
   bundle.digest = sha256(bundle.metadata.data(), bundle.metadata.size());
 
   if (is_too_deep(bundle.metadata)) throw BundleError(model_path.string() + " is not valid: it is nested too deeply");
+  const bool has_byte_order_mark = bundle.metadata.compare(0, 3, "\xEF\xBB\xBF") == 0;  // which readers may skip or not
   const Json root = Json::parse(bundle.metadata, nullptr, /*allow_exceptions=*/false);
-  if (root.is_discarded()) throw BundleError(model_path.string() + " is not valid JSON");
+  if (root.is_discarded() || has_byte_order_mark) throw BundleError(model_path.string() + " is not valid JSON");
   const ModelReader model(model_path.string(), root);
   const Json& format = model.member(root, "format");
   if (format != kFormat) {

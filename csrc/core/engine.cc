@@ -25,6 +25,7 @@ class Buffer {
   float* reserve(std::size_t size) {
     if (size > size_) {
       values_.reset();
+      size_ = 0;  // also where there is no memory for more
       values_.reset(static_cast<float*>(::operator new(size * sizeof(float), kAlignment)));
       size_ = size;
     }

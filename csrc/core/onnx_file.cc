@@ -46,6 +46,22 @@ Message child(Message message, std::uint32_t field) {
   return Message::other;
 }
 
+// Fields that a message has once. Readers merge two of them into one that neither is: what is checked here must be what
+// is read later.
+bool is_single(Message message, std::uint32_t field) {
+  switch (message) {
+    case Message::model:
+      return field == 7;
+    case Message::training:
+    case Message::sparse_tensor:
+      return field == 1 || field == 2;
+    case Message::attribute:
+      return field == 5 || field == 6 || field == 22;
+    default:
+      return false;
+  }
+}
+
 constexpr std::uint32_t kTensorDataLocation = 14;
 constexpr std::uint32_t kEntryKey = 1;
 constexpr std::uint32_t kEntryValue = 2;
@@ -100,6 +116,7 @@ class Reader {
   void walk(std::string_view bytes, Message message, int depth) {
     if (depth > kDeepest) fail("its graphs are nested too deeply");
     Tensor tensor;
+    std::set<std::uint32_t> singles;
     while (!bytes.empty()) {
       const std::uint32_t tag = this->tag(bytes);
       const std::uint32_t field = tag >> 3;
@@ -115,6 +132,8 @@ class Reader {
         case 2: {
           const std::string_view body = take(bytes, varint(bytes));
           const Message inner = child(message, field);
+          if (is_single(message, field) && !singles.insert(field).second)
+            fail("it has a field twice that is there once");
           if (inner == Message::entry) {
             tensor.entries.push_back(entry(body));
           } else if (inner != Message::other) {
@@ -148,7 +167,7 @@ class Reader {
     ExternalTensor read;
     std::set<std::string> keys;
     for (const Entry& entry : tensor.entries) {
-      // Readers differ in which of two they take: what is checked here must be what is read later.
+      // Readers differ in which of two they take.
       if (!keys.insert(entry.key).second) fail("a tensor gives its external " + entry.key + " twice");
       if (entry.key == "location") {
         read.location = entry.value;

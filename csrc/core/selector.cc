@@ -32,6 +32,10 @@ void check_image(const ImageView& image, std::size_t index) {
     throw InvalidImage(name + " has no pixels: it is " + std::to_string(image.height) + " high and " +
                        std::to_string(image.width) + " wide");
   }
+  if (std::max(image.height, image.width) > kLongestSide) {
+    throw InvalidImage(name + " has a side of " + std::to_string(std::max(image.height, image.width)) +
+                       " pixels, expected at most " + std::to_string(kLongestSide));
+  }
   if (image.channels != 1 && image.channels != 3) {
     throw InvalidImage(name + " has " + std::to_string(image.channels) + " channels, expected 3 (or 1: grey)");
   }

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstdint>
 #include <cstring>
 #include <fstream>
@@ -56,6 +57,19 @@ bool is_whole(const MappedFile& file) {
   const std::size_t payload = file.size() - sizeof(Trailer);
   const Trailer expected = make_trailer(file.data(), payload);
   return std::memcmp(file.data() + payload, &expected, sizeof(Trailer)) == 0;
+}
+
+constexpr const char* kUnfinished = ".tmp";
+
+// What processes left that were killed while they wrote; a day later nobody is writing it any more.
+void remove_old_parts(const std::filesystem::path& folder) {
+  const auto yesterday = std::filesystem::file_time_type::clock::now() - std::chrono::hours(24);
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
+    if (entry.path().extension() != kUnfinished) continue;
+    const auto written = entry.last_write_time(ignored);
+    if (!ignored && written < yesterday) std::filesystem::remove(entry.path(), ignored);
+  }
 }
 
 // A file that is removed again unless it was renamed.
@@ -135,7 +149,9 @@ bool NetworkCache::store(const std::string& key, const std::function<void(std::o
   static std::atomic<int> counter{0};
   std::error_code error;
   std::filesystem::create_directories(folder_, error);
-  UnfinishedFile file(folder_ / (key + "." + std::to_string(::getpid()) + "." + std::to_string(counter++) + ".tmp"));
+  remove_old_parts(folder_);
+  UnfinishedFile file(folder_ /
+                      (key + "." + std::to_string(::getpid()) + "." + std::to_string(counter++) + kUnfinished));
   errno = 0;
   if (!error && !file.write(write)) error.assign(errno != 0 ? errno : EIO, std::generic_category());
   if (!error) file.rename(path(key), error);

@@ -19,7 +19,22 @@ namespace {
 
 constexpr const char* kDevice = "CPU";
 
-void check_precision(ov::Core& core, const Bundle& bundle, const std::string& precision) {
+/// The CPU, as OpenVINO's plugin for it has it.
+struct Cpu {
+  std::string name;
+  std::vector<std::string> capabilities;
+};
+
+Cpu describe_cpu(ov::Core& core) {
+  try {
+    return {core.get_property(kDevice, ov::device::full_name), core.get_property(kDevice, ov::device::capabilities)};
+  } catch (const ov::Exception& error) {
+    throw BackendUnavailable(std::string("device 'cpu' is not available: OpenVINO's part for CPUs cannot be used: ") +
+                             one_line(error.what()));
+  }
+}
+
+void check_precision(const Cpu& cpu, const Bundle& bundle, const std::string& precision) {
   if (precision == "f32") return;
   if (precision == "int8") {
     if (bundle.graphs.count(precision) > 0) return;
@@ -28,8 +43,8 @@ void check_precision(ov::Core& core, const Bundle& bundle, const std::string& pr
   if (precision != "bf16") {
     throw InvalidOption("precision must be 'f32', 'bf16' or 'int8' on the CPU, not '" + precision + "'");
   }
-  const auto capabilities = core.get_property(kDevice, ov::device::capabilities);
-  if (std::find(capabilities.begin(), capabilities.end(), ov::device::capability::BF16) == capabilities.end()) {
+  const std::vector<std::string>& all = cpu.capabilities;
+  if (std::find(all.begin(), all.end(), ov::device::capability::BF16) == all.end()) {
     throw BackendUnavailable("precision 'bf16' is not available: this CPU has no bf16 instructions; use 'f32'");
   }
 }
@@ -92,7 +107,8 @@ class OpenVinoExecutor final : public Executor {
     const SignalStackScope signal_stack;  // before anything that loads the plugin
     const bool latency = is_latency(options.hint);
     const int threads = check_threads(options.threads);
-    check_precision(core_, bundle_, precision_);
+    cpu_ = describe_cpu(core_);
+    check_precision(cpu_, bundle_, precision_);
     slots_ = latency ? 1 : threads;
     properties_ = {ov::num_streams(slots_), ov::inference_num_threads(threads), ov::hint::enable_cpu_pinning(false),
                    ov::hint::inference_precision(precision_ == "bf16" ? ov::element::bf16 : ov::element::f32)};
@@ -187,11 +203,10 @@ class OpenVinoExecutor final : public Executor {
   }
 
   // Everything that makes a compiled network another one: the model, its branch and precision, OpenVINO, the CPU.
-  std::string cache_key(int resolution) {
+  std::string cache_key(int resolution) const {
     std::string text = bundle_.digest + "\n" + precision_ + "\n" + std::to_string(resolution) + "\n" +
-                       ov::get_openvino_version().buildNumber + "\n" +
-                       core_.get_property(kDevice, ov::device::full_name);
-    for (const auto& capability : core_.get_property(kDevice, ov::device::capabilities)) text += "\n" + capability;
+                       ov::get_openvino_version().buildNumber + "\n" + cpu_.name;
+    for (const std::string& capability : cpu_.capabilities) text += "\n" + capability;
     return sha256(text.data(), text.size());
   }
 
@@ -200,6 +215,7 @@ class OpenVinoExecutor final : public Executor {
   NetworkCache cache_;
   bool verified_ = false;
   ov::Core core_;
+  Cpu cpu_;
   int slots_ = 1;
   ov::AnyMap properties_;
   std::map<int, Network> networks_;

@@ -94,5 +94,6 @@ void register_engine(py::module_& m) {
       .def("select", &select_branches, py::arg("images"))
       .def_property_readonly("dim", &Engine::dim)
       .def_property_readonly("resolutions", &Engine::resolutions)
-      .def_property_readonly("bundle", &Engine::bundle);
+      // A copy: who keeps the description need not keep the networks.
+      .def_property_readonly("bundle", &Engine::bundle, py::return_value_policy::copy);
 }

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "btnet/error.h"
 #include "btnet/resample.h"
 #include "python/bindings.h"
+#include "resample/views.h"
 
 namespace py = pybind11;
 
@@ -17,16 +17,10 @@ namespace {
 
 using btnet::Resampler;
 
-void check_side(const char* name, int side) {
-  if (side < 1) {
-    throw btnet::InvalidOption(std::string(name) + " is " + std::to_string(side) + ", expected at least 1");
-  }
-}
-
 /// An array for a height x width image with the channels (none at all for a 2-D array) of `image`.
 py::array_t<std::uint8_t> make_output(const py::array& image, int height, int width) {
-  check_side("height", height);
-  check_side("width", width);
+  btnet::check_side("height", height);
+  btnet::check_side("width", width);
   std::vector<py::ssize_t> shape(image.shape(), image.shape() + image.ndim());
   shape[0] = height;
   shape[1] = width;
@@ -66,8 +60,8 @@ py::array_t<float> resize_normalize(const py::array& image, int height, int widt
                                     const std::string& filter) {
   const btnet::ImageView view = image_view(image);
   Resampler resampler(btnet::parse_filter(filter));
-  check_side("height", height);
-  check_side("width", width);
+  btnet::check_side("height", height);
+  btnet::check_side("width", width);
   py::array_t<float> out({py::ssize_t{3}, py::ssize_t{height}, py::ssize_t{width}});
   float* planes = out.mutable_data();
   {
@@ -92,6 +86,7 @@ std::string simd() {
 }  // namespace
 
 void register_resample(py::module_& m) {
+  m.attr("LONGEST_SIDE") = btnet::kLongestSide;
   m.def("resize", &resize, py::arg("image"), py::arg("height"), py::arg("width"), py::arg("filter"));
   m.def("degrade", &degrade, py::arg("image"), py::arg("resolution"), py::arg("canonical"), py::arg("filter"));
   m.def("resize_normalize", &resize_normalize, py::arg("image"), py::arg("height"), py::arg("width"), py::arg("mean"),

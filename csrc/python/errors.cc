@@ -1,10 +1,10 @@
 #include <pybind11/pybind11.h>
 
 #include <exception>
-#include <string_view>
 
 #include "btnet/error.h"
 #include "python/bindings.h"
+#include "python/calls.h"
 
 namespace py = pybind11;
 
@@ -13,11 +13,7 @@ namespace {
 // C++ errors become the classes of btnet_ext.errors, so that both languages have one hierarchy.
 void raise_as(const char* name, const std::exception& error) {
   const py::object type = py::module_::import("btnet_ext.errors").attr(name);
-  // Paths may hold any bytes; a message must not fail for them.
-  const std::string_view what(error.what());
-  const auto text = py::reinterpret_steal<py::object>(
-      PyUnicode_DecodeUTF8(what.data(), static_cast<py::ssize_t>(what.size()), "backslashreplace"));
-  py::set_error(type, text);
+  py::set_error(type, text_object(error.what()));
 }
 
 void translate(std::exception_ptr thrown) {

@@ -1,5 +1,6 @@
 #include "resample/views.h"
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 
@@ -12,6 +13,10 @@ void check_image(const ImageView& image) {
   if (image.height < 1 || image.width < 1) {
     throw InvalidImage("image is " + std::to_string(image.height) + " x " + std::to_string(image.width) +
                        " pixels (height x width), expected at least 1 x 1");
+  }
+  if (std::max(image.height, image.width) > kLongestSide) {
+    throw InvalidImage("image has a side of " + std::to_string(std::max(image.height, image.width)) +
+                       " pixels, expected at most " + std::to_string(kLongestSide));
   }
   if (image.channels != 1 && image.channels != 3) {
     throw InvalidImage("image has " + std::to_string(image.channels) + " channels, expected 1 or 3");

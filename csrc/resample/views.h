@@ -8,7 +8,7 @@
 /// Views of images, as the resamplers of CPU and GPU alike want them.
 namespace btnet {
 
-/// Throws InvalidImage for a null pointer, a side below 1, or channels other than 1 and 3.
+/// Throws InvalidImage for a null pointer, a side below 1 or above kLongestSide, or channels other than 1 and 3.
 void check_image(const ImageView& image);
 
 /// Throws InvalidOption for a side of the output below 1; `name` is what the caller calls it.

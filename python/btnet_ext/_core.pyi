@@ -13,6 +13,7 @@ import typing
 __all__: list[str] = [
     "Bundle",
     "Engine",
+    "LONGEST_SIDE",
     "SignalStack",
     "available_cores",
     "cache_folder",
@@ -125,4 +126,5 @@ def simd() -> str:
     The code path of the resampler in this process: plain, avx2 or avx512 ($BTNET_SIMD).
     """
 
+LONGEST_SIDE: int = 16777216
 __version__: str = "0.1.0"

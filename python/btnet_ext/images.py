@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from btnet_ext._native import core
 from btnet_ext.device_arrays import DeviceMemory, is_on_device, split
 from btnet_ext.errors import InvalidImage
 
@@ -34,6 +35,8 @@ def as_pixels(image: Any, name: str, *, color: str = "rgb") -> Pixels:
         raise InvalidImage(f"{name} has {array.shape[2]} channels (shape {array.shape}), expected 3, or 1 for grey")
     if 0 in array.shape:
         raise InvalidImage(f"{name} has no pixels: its shape is {array.shape}")
+    if max(array.shape) > core.LONGEST_SIDE:
+        raise InvalidImage(f"{name} has a side of {max(array.shape)} pixels, expected at most {core.LONGEST_SIDE}")
     return array
 
 
@@ -83,6 +86,8 @@ def is_array(value: object) -> bool:
 
 def as_array(value: Any, name: str) -> npt.NDArray[Any]:
     """View an object with the array or DLPack interface as a NumPy array, or raise `InvalidImage`."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise InvalidImage(f"{name} has a mask, which images do not have")
     if isinstance(value, np.ndarray):
         return value
     if not is_array(value):
@@ -102,6 +107,6 @@ def _from_pil(image: Image.Image, name: str, color: str) -> Pixels:
         raise InvalidImage(f"{name} is a PIL image of mode {image.mode!r}, expected 8 bits a channel")
     try:
         pixels = np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InvalidImage(f"{name} cannot be decoded: {error}") from error
+    except Exception as error:  # Pillow's readers raise errors of all kinds; a file that was closed: AssertionError
+        raise InvalidImage(f"{name} cannot be decoded: {str(error) or repr(error)}") from error
     return pixels[..., ::-1] if color == "bgr" else pixels

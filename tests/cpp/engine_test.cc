@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "btnet/error.h"
+#include "failing_memory.h"
 #include "fake_executor.h"
 #include "forked_child.h"
 #include "scratch.h"
@@ -307,6 +308,20 @@ TEST_F(EngineTest, WhatPollThrowsComesOut) {
   EXPECT_THROW(embed(engine, images, {false, true, [] { throw std::logic_error("interrupted"); }}), std::logic_error);
   EXPECT_LT(runs, 200) << "nothing was cancelled";
   EXPECT_EQ(embed(engine, {images[0]}, raw())[0], Embedding(kDim, 1.0f));
+}
+
+// A large chunk for which there is no memory, after a small one in the same worker and before another.
+TEST_F(EngineTest, GoesOnAfterMemoryThatWasNotThere) {
+  const Engine engine = make({}, 1);
+  const std::vector<Image> small = {plain(7, 7, 130, 150, 200)}, large = {plain(200, 200, 130, 150, 200)};
+  for (int round = 0; round < 2; ++round) {
+    expect_close(embed(engine, small, raw())[0], {3, 2, 2, 3, 7});
+    FailingMemory::refuses = true;
+    EXPECT_THROW(embed(engine, large), std::bad_alloc);
+    FailingMemory::refuses = false;
+  }
+  expect_close(embed(engine, small, raw())[0], {3, 2, 2, 3, 7});
+  expect_close(embed(engine, large, raw())[0], {3, 2, 2, 3, 112});
 }
 
 TEST_F(EngineTest, Moves) {

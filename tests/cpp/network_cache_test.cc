@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <filesystem>
 #include <string>
 #include <thread>
@@ -156,6 +157,20 @@ TEST_F(NetworkCacheTest, AWriterThatThrowsLeavesNothingBehind) {
   EXPECT_THROW(cache().store("key", [](std::ostream&) { throw std::runtime_error("export failed"); }),
                std::runtime_error);
   EXPECT_TRUE(std::filesystem::is_empty(folder())) << "an unfinished file was left behind";
+}
+
+TEST_F(NetworkCacheTest, WhatKilledProcessesLeftIsRemovedADayLater) {
+  std::filesystem::create_directories(folder());
+  const auto now = std::filesystem::file_time_type::clock::now();
+  for (const char* name : {"old.7.0.tmp", "new.8.0.tmp", "old.blob"}) {
+    write(folder() / name, kNetwork);
+    const int hours = name[0] == 'o' ? 25 : 23;
+    std::filesystem::last_write_time(folder() / name, now - std::chrono::hours(hours));
+  }
+  EXPECT_TRUE(cache().store("key", write_network));
+  EXPECT_FALSE(std::filesystem::exists(folder() / "old.7.0.tmp"));
+  EXPECT_TRUE(std::filesystem::exists(folder() / "new.8.0.tmp"));
+  EXPECT_TRUE(std::filesystem::exists(folder() / "old.blob"));
 }
 
 TEST_F(NetworkCacheTest, ALogIsNotNeeded) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <climits>
 #include <cstdlib>
 #include <memory>
 #include <random>
@@ -212,6 +213,24 @@ TEST(Resampler, RefusesWhatIsNoImage) {
     EXPECT_THROW(resampler.resize(image, 2, 2, out), InvalidImage);
     EXPECT_THROW(resampler.resize_normalize(image, 2, 2, kNormalization, false, false, planes), InvalidImage);
     EXPECT_THROW(resampler.degrade(image, 1, 2, out), InvalidImage);
+  }
+}
+
+// All pixels are one byte: strides of 0. Each tap of the longest side is below half of the last fractional bit.
+TEST_P(ResamplerOn, TakesTheLongestSideAndNoLonger) {
+  const std::uint8_t pixel = 7;
+  std::uint8_t out = 1;
+  float planes[3];
+  Resampler resampler(Filter::bicubic, GetParam());
+  resampler.resize({&pixel, 1, kLongestSide, 1, 0, 0, 1}, 1, 1, &out);
+  EXPECT_EQ(out, 0);
+  for (const int length : {kLongestSide + 1, INT_MAX}) {
+    for (const ImageView& strip :
+         {ImageView{&pixel, 1, length, 1, 0, 0, 1}, ImageView{&pixel, length, 1, 1, 0, 0, 1}}) {
+      EXPECT_THROW(resampler.resize(strip, 1, 1, &out), InvalidImage);
+      EXPECT_THROW(resampler.resize_normalize(strip, 1, 1, kNormalization, false, false, planes), InvalidImage);
+      EXPECT_THROW(resampler.degrade(strip, 1, 1, &out), InvalidImage);
+    }
   }
 }
 

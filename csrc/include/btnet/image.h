@@ -12,7 +12,10 @@ enum class ColorOrder { rgb, bgr };
 /// "rgb" or "bgr"; anything else throws InvalidOption.
 ColorOrder parse_color_order(std::string_view name);
 
-/// A uint8 image that somebody else owns: any size, any strides (negative ones too), never written to.
+/// The longest side of an image, in pixels. Positions in what is resized stay far from the limits of an int.
+constexpr int kLongestSide = 1 << 24;
+
+/// A uint8 image that somebody else owns: sides up to kLongestSide, any strides (negative ones too), never written to.
 ///
 /// Pixel (y, x), channel c is at data + y * row_stride + x * column_stride + c * channel_stride; strides are in bytes.
 /// One channel is grey (taken as three equal channels by networks), three are colour.
