@@ -343,9 +343,10 @@ def test_damaged_bundle_is_not_built(bundle: Bundle, calls: Calls, monkeypatch: 
 def set_driver(monkeypatch: pytest.MonkeyPatch, devices: int) -> list[int]:
     """Have the module _cuda find so many H100s; returns which was the current one, first of all none, -1."""
 
-    def check_device(device: int) -> None:
+    def describe_device(device: int) -> tuple[str, tuple[int, int]]:
         if device >= devices:
             raise BackendUnavailable("there is no such GPU")
+        return "H100", (9, 0)
 
     @contextmanager
     def current_device(device: int) -> Iterator[None]:
@@ -356,7 +357,7 @@ def set_driver(monkeypatch: pytest.MonkeyPatch, devices: int) -> list[int]:
     before = -1
     current = [before]
     module = SimpleNamespace(
-        check_device=check_device, describe_device=lambda device: ("H100", (9, 0)), CurrentDevice=current_device
+        check_device=lambda device: None, describe_device=describe_device, CurrentDevice=current_device
     )
     monkeypatch.setattr(cuda, "native", lambda: module)
     return current

@@ -30,6 +30,8 @@ const Contexts& contexts() {
   return functions;
 }
 
+std::string unavailable(int device) { return "device 'cuda:" + std::to_string(device) + "' is not available: "; }
+
 [[noreturn]] void refuse(const std::string& device, cudaError_t status) {
   static_cast<void>(cudaGetLastError());
   throw BackendUnavailable(device + cudaGetErrorString(status) + " (" + cudaGetErrorName(status) + ", error " +
@@ -48,28 +50,29 @@ void check(cudaError_t status, std::string_view what) {
   throw Error(text);
 }
 
-void check_device(int device) {
-  const std::string name = "device 'cuda:" + std::to_string(device) + "' is not available: ";
+DeviceInfo describe_device(int device) {
+  const std::string name = unavailable(device);
   int count = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);
   if (status != cudaSuccess) refuse(name, status);
   if (device < 0 || device >= count) {
     throw BackendUnavailable(name + "this machine has " + std::to_string(count) + " CUDA devices");
   }
-  const DeviceInfo info = describe_device(device);
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, device), "asking for the properties of a CUDA device");
+  const DeviceInfo info{properties.name, properties.major, properties.minor};
   if (std::tie(info.major, info.minor) < std::tie(kOldestMajor, kOldestMinor)) {
     throw BackendUnavailable(name + "the " + info.name + " has compute capability " + std::to_string(info.major) + "." +
                              std::to_string(info.minor) + ", expected 7.5 or later");
   }
-  // Makes the context: only that shows whether the card is taken by others, or full.
-  const cudaError_t made = cudaInitDevice(device, 0, 0);
-  if (made != cudaSuccess) refuse(name, made);
+  return info;
 }
 
-DeviceInfo describe_device(int device) {
-  cudaDeviceProp properties{};
-  check(cudaGetDeviceProperties(&properties, device), "asking for the properties of a CUDA device");
-  return {properties.name, properties.major, properties.minor};
+void check_device(int device) {
+  describe_device(device);
+  // Only a context shows whether the card is taken by others, or full.
+  const cudaError_t made = cudaInitDevice(device, 0, 0);
+  if (made != cudaSuccess) refuse(unavailable(device), made);
 }
 
 int device_of(const void* address) {

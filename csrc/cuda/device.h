@@ -17,17 +17,17 @@ namespace btnet::cuda {
 /// Throws OutOfMemory, or Error for any other failure; `what` says in a few words what could not be done.
 void check(cudaError_t status, std::string_view what);
 
-/// Throws BackendUnavailable that says why (no driver, no device, an index out of range, a card that is too old, taken
-/// or full) unless `device` can be used.
-void check_device(int device);
-
 struct DeviceInfo {
   std::string name;
   int major, minor;  ///< compute capability
 };
 
-/// Of a device that check_device() lets pass.
+/// Throws BackendUnavailable that says why (no driver, no device, an index out of range, a card that is too old) unless
+/// there is such a device. Makes no context.
 DeviceInfo describe_device(int device);
+
+/// The same unless `device` can be used, also where it is taken by others, or full. Makes its context.
+void check_device(int device);
 
 constexpr int kAnyDevice = -2;
 

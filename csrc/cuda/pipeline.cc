@@ -4,8 +4,11 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <chrono>
 #include <map>
 #include <mutex>
+#include <thread>
 #include <utility>
 
 #include "btnet/error.h"
@@ -54,6 +57,41 @@ BatchLimits first_limits(const DeviceExecutor& executor, const std::vector<int>&
   return {kBatchBytes, std::move(sizes)};
 }
 
+/// Lets one request after the other have the device.
+class Turns {
+ public:
+  /// Waits for a turn, and polls meanwhile. Throws Error in the thread that has it: poll, or a signal handler that it
+  /// runs, must not wait for itself.
+  void take(const std::function<void()>& poll) {
+    if (owner_ == std::this_thread::get_id()) throw Error("embed was called from within embed, in the same thread");
+    while (!mutex_.try_lock_for(std::chrono::milliseconds(50))) {
+      if (poll) poll();
+    }
+    owner_ = std::this_thread::get_id();
+  }
+
+  void give_back() noexcept {
+    owner_ = std::thread::id();
+    mutex_.unlock();
+  }
+
+ private:
+  std::timed_mutex mutex_;
+  std::atomic<std::thread::id> owner_;
+};
+
+/// A turn, given back at its end.
+class Turn {
+ public:
+  Turn(Turns& turns, const std::function<void()>& poll) : turns_(turns) { turns_.take(poll); }
+  ~Turn() { turns_.give_back(); }
+  Turn(const Turn&) = delete;
+  Turn& operator=(const Turn&) = delete;
+
+ private:
+  Turns& turns_;
+};
+
 }  // namespace
 
 struct Pipeline::State {
@@ -93,7 +131,7 @@ struct Pipeline::State {
   const Selector selector;
   const std::unique_ptr<DeviceExecutor> executor;
   const pid_t process;
-  std::mutex mutex;  // of what follows
+  Turns turns;  // of what follows
   BatchLimits limits;
   std::array<Lane, 2> lanes;
   std::size_t lanes_used = lanes.size();
@@ -148,7 +186,7 @@ void Pipeline::embed(const SourceImage* images, std::size_t count, float* out, c
   }
   const bool swap = state.options.color != state.bundle.color;
   const Request request{images, state.select(images, count), options.flip, options.normalize, swap};
-  const std::lock_guard lock(state.mutex);
+  const Turn turn(state.turns, options.poll);
   const DeviceScope scope(state.options.device);
   std::size_t done = 0;
   while (done < count) {

@@ -192,7 +192,7 @@ PYBIND11_MODULE(_cuda, m) {
   register_errors();
   m.attr("ANY_DEVICE") = btnet::cuda::kAnyDevice;
   m.def("check_device", &btnet::cuda::check_device, py::arg("device"), WithoutGil(),
-        "Raise BackendUnavailable unless it is there and can be used.");
+        "Raise BackendUnavailable unless it is there and can be used; makes its context.");
   m.def(
       "describe_device",
       [](int device) {
@@ -202,7 +202,7 @@ PYBIND11_MODULE(_cuda, m) {
         }();
         return py::make_tuple(info.name, py::make_tuple(info.major, info.minor));
       },
-      py::arg("device"), "Name and compute capability.");
+      py::arg("device"), "Name and compute capability. Raise BackendUnavailable unless it is there; makes no context.");
   m.def(
       "device_of",
       [](std::uintptr_t address) { return btnet::cuda::device_of(reinterpret_cast<const void*>(address)); },

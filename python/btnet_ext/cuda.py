@@ -43,10 +43,9 @@ def native() -> Any:
 def find_gpu(device: int) -> Gpu:
     """Describe a GPU that btnet can use. Raises `BackendUnavailable` with the reason where it cannot."""
     module = native()
-    # Before anything of TensorRT, whose runtime crashes without a driver.
-    module.check_device(device)
-    gpu = Gpu(*module.describe_device(device))
+    gpu = Gpu(*module.describe_device(device))  # before anything of TensorRT, whose runtime crashes without a driver
     find_tensorrt(gpu)
+    module.check_device(device)  # last: the context that it makes would stay where there is no TensorRT
     return gpu
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from btnet_ext._native import core
 from btnet_ext.errors import InvalidImage
 
 _DLPACK_GPU = (2, 13)  # kDLCUDA, kDLCUDAManaged
@@ -74,6 +75,8 @@ class DeviceMemory:
             raise InvalidImage(f"{name} has {shape[2]} channels (shape {shape}), expected 3, or 1 for grey")
         if 0 in shape:
             raise InvalidImage(f"{name} has no pixels: its shape is {view.shape}")
+        if max(shape) > core.LONGEST_SIDE:
+            raise InvalidImage(f"{name} has a side of {max(shape)} pixels, expected at most {core.LONGEST_SIDE}")
         return self._native.DeviceArray(view.address, *shape, strides, view.owner)
 
     def _from_interface(self, value: Any, interface: Any, name: str) -> DeviceView:

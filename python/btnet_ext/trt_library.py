@@ -6,6 +6,7 @@ Both have the calls that btnet makes, with the same names and arguments.
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -79,7 +80,7 @@ def plan_target(flavour: str, gpu: Gpu | None) -> str:
 
 @cache
 def make_logger(library: ModuleType) -> Any:
-    """Return a TensorRT logger that hands messages on to logging, and keeps errors in its list `errors`.
+    """Return a TensorRT logger that hands messages on to logging, and keeps each thread's errors in its list `errors`.
 
     It is always the same one, since TensorRT keeps to the first that it is given; clear `errors` before a call.
     An error's text is only here: the call that failed returns None or False. Whoever made the call says it in an
@@ -90,7 +91,11 @@ def make_logger(library: ModuleType) -> Any:
     class Logger(library.ILogger):  # type: ignore[misc, name-defined]  # the base is known only now
         def __init__(self) -> None:
             super().__init__()
-            self.errors: list[str] = []
+            self._of_thread = threading.local()  # engines may be used by several threads at once
+
+        @property
+        def errors(self) -> list[str]:
+            return self._of_thread.__dict__.setdefault("errors", [])
 
         def log(self, level: Any, message: str) -> None:
             text = " ".join(message.split())

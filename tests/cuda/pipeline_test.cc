@@ -5,8 +5,12 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <future>
 #include <set>
+#include <stdexcept>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "cuda/device.h"
@@ -98,6 +102,38 @@ TEST_F(PipelineTest, OptionsSelectAsOnTheCpu) {
   std::array<int, 3> selected{};
   pipeline.select(on_host(images).data(), images.size(), selected.data());
   EXPECT_EQ(selected, (std::array<int, 3>{14, 112, 14}));
+}
+
+TEST_F(PipelineTest, WhoWaitsForATurnPolls) {
+  const Pipeline pipeline = make();
+  const std::vector<Image> images = mixed(24, 7);
+  const std::vector<SourceImage> sources = on_host(images);
+  const std::vector<float> wanted = expected(sources);
+  std::promise<void> begun, polled;
+  std::thread first([&] {
+    bool waited = false;
+    const auto wait_once = [&] {
+      if (std::exchange(waited, true)) return;
+      begun.set_value();
+      polled.get_future().wait();
+    };
+    expect_same(embed(pipeline, sources, {false, true, wait_once}), wanted);
+  });
+  begun.get_future().wait();
+  const auto interrupt = [] { throw std::logic_error("interrupted"); };
+  EXPECT_THROW(embed(pipeline, sources, {false, true, interrupt}), std::logic_error) << "before it had its turn";
+  polled.set_value();
+  first.join();
+  expect_same(embed(pipeline, sources), wanted);
+}
+
+TEST_F(PipelineTest, ACallFromWithinACallIsAnErrorAndNoDeadlock) {
+  const Pipeline pipeline = make();
+  const std::vector<Image> images = mixed(3, 8);
+  const std::vector<SourceImage> sources = on_host(images);
+  EXPECT_THROW(embed(pipeline, sources, {false, true, [&] { embed(pipeline, sources); }}), Error);
+  record_.inputs.clear();  // after a failure they may move
+  expect_same(embed(pipeline, sources), expected(sources));
 }
 
 /// An image in the memory of the emulated device.
