@@ -1,5 +1,6 @@
 """Subcommands of btnet-eval that search people, or measure templates: own, identify, templates, survface and others."""
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,9 @@ from btnet_eval.cli_session import Resolutions, file_digest, measuring, parse_re
 
 if TYPE_CHECKING:
     from btnet_eval.session import Session
+
+measuring_lengths = functools.partial(measuring, normalize=False)
+"""For programs in which longer embeddings count more where means are taken."""
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder or zip, with a folder for each person.")]
 Release = Annotated[
@@ -73,7 +77,7 @@ def identify(
         return write_identification(session, images, people, sides)
 
 
-@measuring
+@measuring_lengths
 def templates(
     session: "Session",
     meta: Annotated[
@@ -111,7 +115,7 @@ def templates(
         return write_templates(session, data, sides, Aggregation(detector_score, norm_score, flip))
 
 
-@measuring
+@measuring_lengths
 def survface(session: "Session", folder: Release, lists: Lists = None) -> Path:
     """Measure QMUL-SurvFace, 1:N and 1:1, for all nine ways to select a branch by the size.
 

@@ -55,11 +55,12 @@ Channels = Annotated[Color, typer.Option(help="Order of the channels of all ONNX
 HALF = "127.5,127.5,127.5"
 
 
-def measuring(command: Callable[..., Path]) -> Callable[..., None]:
+def measuring(command: Callable[..., Path], *, normalize: bool = True) -> Callable[..., None]:
     """Make a subcommand of a function that takes a `Session` first and returns the path of its report.
 
-    It has the options of `open_session` besides the function's own, and prints the path. A function with an option
-    `flip` of its own embeds mirror images itself, and gets models that do not, and whose embeddings have their lengths.
+    It has the options of `open_session` besides the function's own, and prints the path. normalize: whether the models'
+    embeddings have the length 1. A function with an option `flip` of its own embeds mirror images itself, and gets
+    models that do not.
     """
     own = list(inspect.signature(command).parameters.values())[1:]
     taken = {parameter.name for parameter in own}
@@ -67,9 +68,9 @@ def measuring(command: Callable[..., Path]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        options = {parameter.name: given.pop(parameter.name) for parameter in shared}
+        options = {parameter.name: given.pop(parameter.name) for parameter in shared} | {"normalize": normalize}
         if "flip" in taken:
-            options |= {"flip": False, "normalize": False}
+            options["flip"] = False
         with open_session(**options) as session:
             typer.echo(command(session, **given))
 

@@ -26,7 +26,7 @@ from btnet_eval.templates import distinct, normalized
 _BLOCK = 4096
 """Probes in one call of FAISS, so that a search can be interrupted in between."""
 
-_FOUND = 1 << 22
+_FOUND = 1 << 21
 """Rows of the gallery that `identify` has at a time, with their scores, if those of one probe are no more."""
 
 _SCORES = 1 << 24
@@ -88,9 +88,9 @@ def identify(
 ) -> Identification:
     """Search for probes in a gallery, and compare with whose they are.
 
-    Ranks count rows of the gallery. Where they should count persons, give one row for each
-    (`btnet_eval.templates.prototypes`). Memory is that of normalised copies, two of the gallery and one of the probes,
-    and blocks of four million scores.
+    Ranks count rows of the gallery, and equal rows have equal scores. Where they should count persons, give one row for
+    each (`btnet_eval.templates.prototypes`). Memory is that of normalised copies, three of the gallery and one of the
+    probes, and blocks of two million scores.
 
     Args:
         gallery: (n, D) real numbers, of any length but zero; one row for a person or several.
@@ -107,20 +107,22 @@ def identify(
         raise ValueError(f"max_rank must be at least 1, not {max_rank}")
     rows, wanted = normalized("gallery", gallery), normalized("probes", probes)
     people, probe_people, mated = _people(gallery_ids, len(rows), probe_ids, len(wanted))
+    different, which = distinct(rows)
+    counts = _Counts(which, people, probe_people)
     # Among so many are max_rank rows of other persons, so that no tie at the end can hide one that counts.
     most_mates = int(np.bincount(people)[probe_people[mated]].max())
-    depth = min(len(rows), max_rank + most_mates)
+    depth = min(len(different), max_rank + most_mates)
     best, mate_scores = np.empty(len(wanted)), np.empty(len(wanted))
     ranks = np.empty(len(wanted), np.int64)
-    index = _index(rows, wanted)
+    index = _index(different, wanted)
     step = max(1, min(_BLOCK, _FOUND // depth))
     for start in range(0, len(wanted), step):
         block = slice(start, start + step)
         scores, indices = index.search(wanted[block], depth)
-        is_mate = people[indices] == probe_people[block, None]
+        mates, others = counts.of(indices, probe_people[block, None])
         best[block] = scores[:, 0]
-        mate_scores[block] = np.where(is_mate, scores, -np.inf).max(axis=1)
-        ranks[block] = 1 + np.count_nonzero(~is_mate & (scores >= mate_scores[block, None]), axis=1)
+        mate_scores[block] = np.where(mates > 0, scores, -np.inf).max(axis=1)
+        ranks[block] = 1 + np.sum(others, axis=1, where=scores >= mate_scores[block, None])
     return Identification(np.minimum(ranks[mated], max_rank + 1), mate_scores[mated], best[~mated], max_rank)
 
 
@@ -150,7 +152,8 @@ def mean_average_precision(
 def search(gallery: ArrayLike, probes: ArrayLike, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The k rows of the gallery that are most similar to each probe: exhaustive, by FAISS's IndexFlatIP.
 
-    Memory is that of normalised copies, two of the gallery and one of the probes, and of the result.
+    Equal rows have equal scores. Memory is that of the result and of normalised copies, three of the gallery and one of
+    the probes.
 
     Args:
         gallery: (n, D) real numbers, of any length but zero.
@@ -159,7 +162,8 @@ def search(gallery: ArrayLike, probes: ArrayLike, k: int) -> tuple[NDArray[np.in
 
     Returns:
         indices (p, k), rows of the gallery, and scores (p, k), their cosine similarities summed in float32. Best first;
-        of equal ones the first in the gallery first. Of rows that are equal at the last place, FAISS takes any.
+        of equal ones the first in the gallery first. Of different rows with one score at the last place, FAISS takes
+        any.
 
     Raises:
         ValueError: arrays that do not fit together or are empty, rows of length zero, k out of range.
@@ -167,15 +171,39 @@ def search(gallery: ArrayLike, probes: ArrayLike, k: int) -> tuple[NDArray[np.in
     rows, wanted = normalized("gallery", gallery), normalized("probes", probes)
     if not 1 <= k <= len(rows):
         raise ValueError(f"k must be 1 to {len(rows)}, the rows of the gallery, not {k}")
-    index = _index(rows, wanted)
+    different, which = distinct(rows)
+    of_each = np.split(np.argsort(which, kind="stable"), np.cumsum(np.bincount(which))[:-1])
+    index = _index(different, wanted)
     indices = np.empty((len(wanted), k), np.int64)
     scores = np.empty((len(wanted), k), np.float32)
     for start in range(0, len(wanted), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        found, places = index.search(wanted[block], k)
-        order = np.lexsort((places, -found))
-        indices[block], scores[block] = (np.take_along_axis(values, order, axis=1) for values in (places, found))
+        for probe, (found, places) in enumerate(
+            zip(*index.search(wanted[start : start + _BLOCK], min(k, len(different))), strict=True), start
+        ):
+            equal = [of_each[place] for place in places]
+            all_places, all_scores = np.concatenate(equal), np.repeat(found, [len(rows) for rows in equal])
+            order = np.lexsort((all_places, -all_scores))[:k]
+            indices[probe], scores[probe] = all_places[order], all_scores[order]
     return indices, scores
+
+
+class _Counts:
+    """How many rows of a gallery that are one distinct row are a probe's mates, and how many are not.
+
+    which: (n,) which distinct row each row is. people: (n,) whose it is. probe_people: (p,) whose each probe is.
+    """
+
+    def __init__(self, which: NDArray[np.intp], people: NDArray[np.intp], probe_people: NDArray[np.intp]) -> None:
+        self._rows = np.bincount(which)
+        self._persons = int(max(people.max(), probe_people.max())) + 1
+        self._keys, self._mates = np.unique(which * self._persons + people, return_counts=True)
+
+    def of(self, indices: NDArray[np.int64], person: NDArray[np.intp]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Mates and others of the distinct rows indices, (b, k), for probes of person, (b, 1)."""
+        keys = indices * self._persons + person
+        places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        mates = np.where(self._keys[places] == keys, self._mates[places], 0)
+        return mates, self._rows[indices] - mates
 
 
 def _index(gallery: NDArray[np.float32], probes: NDArray[np.float32]) -> faiss.IndexFlatIP:

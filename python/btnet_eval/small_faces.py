@@ -62,10 +62,10 @@ def write_survface(
 ) -> Path:
     """Measure QMUL-SurvFace, write OUT/survface.json, .md and .html; return the page's path.
 
-    1:N: the gallery has one embedding a person, the mean of the person's embeddings; TPIR20 counts mated probes whose
-    person is among the first 20; AUC is the area under TPIR20 against FPIR (see `btnet_eval.identification`). So
-    BTNet's program has it, eval_survface_1n_multi_reso.py, but for two things: it takes means of embeddings before they
-    have the length 1, and the nearest of 1,000 thresholds.
+    1:N: the gallery has one embedding a person, the mean of the person's embeddings as the models give them (open them
+    with normalize=False, and longer ones count more); TPIR20 counts mated probes whose person is among the first 20;
+    AUC is the area under TPIR20 against FPIR (see `btnet_eval.identification`). So BTNet's program has it,
+    eval_survface_1n_multi_reso.py, but for the nearest of 1,000 thresholds.
 
     1:1: TAR at FAR and the area under the ROC, of all pairs, and the mean accuracy over the folds, with the threshold
     of a fold chosen on the others. So the release's test_face_verification.m has it, by what its ports to Python say,

@@ -50,7 +50,7 @@ def decode(encoded: bytes, name: str) -> Pixels:
     except UnidentifiedImageError:
         raise DataError(f"{name} is no image in one of the formats {', '.join(_FORMATS)}") from None
     except Exception as error:  # Pillow's readers of damaged files raise errors of all kinds
-        raise DataError(f"{name} cannot be decoded: {error or repr(error)}") from error
+        raise DataError(f"{name} cannot be decoded: {str(error) or repr(error)}") from error
 
 
 class RandomAccessFile:

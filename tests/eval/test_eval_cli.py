@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from dataset_files import png, write_images, write_labeled
 from sessions import result_of
 from test_datasets_lfw import PEOPLE, TWO_FOLDS
 
+from btnet_eval import models
 from btnet_eval.verification import accuracy
 from btnet_ext import Bundle, Engine, resize
 from bundle_copies import BundleCopy
@@ -160,7 +162,9 @@ def test_identify(evaluate: Call, onnx_file: Path, people: Path, tmp_path: Path)
     assert list(result["numbers"]["colours"]) == ["112&112", "112&14", "14&14"]
 
 
-def test_survface_tinyface_and_scface(evaluate: Call, small_bundle: Path, tmp_path: Path) -> None:
+def test_survface_tinyface_and_scface(
+    evaluate: Call, small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for kind in ("gallery", "mated_probe"):
         names = [f"{person}.jpg" for person in range(3)]
         write_images(tmp_path / "survface" / kind, names)
@@ -181,10 +185,19 @@ def test_survface_tinyface_and_scface(evaluate: Call, small_bundle: Path, tmp_pa
     write_images(
         tmp_path / "scface", [*mugshots, *(f"{p:03}_cam1_{distance}.jpg" for p in (1, 60) for distance in (1, 2, 3))]
     )
+    normalized = []
+
+    def opened(path: Path, **options: Any) -> models.Model:
+        normalized.append(options["normalize"])
+        return open_model(path, **options)
+
+    open_model = models.open_model
+    monkeypatch.setattr(models, "open_model", opened)
     for name in ("survface", "tinyface", "scface"):
         code, said, err = evaluate(name, tmp_path / name, "-m", small_bundle, "-o", tmp_path / "out")
         assert (code, err) == (0, []), name
         assert "small" in result_of(said)["numbers"]
+    assert normalized == [False, True, True], "SurvFace's program takes means of embeddings of any length"
     assert len(json.loads((tmp_path / "out" / "survface.json").read_text())["numbers"]["small"]) == 9
     code, said, _ = evaluate("scface", tmp_path / "scface", "-m", small_bundle, "-o", tmp_path / "out", "--fine-tuned")
     assert result_of(said)["sections"][0]["rows"] == [[1, 1, 1, 1]]

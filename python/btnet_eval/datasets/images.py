@@ -61,7 +61,7 @@ class NamedImages:
         try:
             return source.read()
         except Exception as error:  # zipfile raises errors of all kinds for damaged members
-            raise DataError(f"{source.name} cannot be read: {error or repr(error)}") from error
+            raise DataError(f"{source.name} cannot be read: {str(error) or repr(error)}") from error
 
     def read(self, name: str) -> Image:
         """The image, decoded to RGB. Raises DataError for an unknown name, and for what is no image of 8 bits."""
