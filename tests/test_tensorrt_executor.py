@@ -2,10 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +10,7 @@ import numpy.typing as npt
 import onnxruntime
 import pytest
 
-from btnet_ext import BackendUnavailable, BtnetError, Bundle, InvalidOption, cuda
+from btnet_ext import BackendUnavailable, BtnetError, Bundle, InvalidOption
 from btnet_ext.tensorrt import TensorRTExecutor, plan_cache, plan_key
 from btnet_ext.trt_build import build_plan
 from btnet_ext.trt_library import Gpu, find_tensorrt, make_logger
@@ -338,53 +335,3 @@ def test_damaged_bundle_is_not_built(bundle: Bundle, calls: Calls, monkeypatch: 
     library = sys.modules["tensorrt"]
     key = plan_key(library, bundle, 7, target="sm86 Stand-in", precision="f32", batches=BATCHES)
     assert plan_cache().find(key) is None
-
-
-def set_driver(monkeypatch: pytest.MonkeyPatch, devices: int) -> list[int]:
-    """Have the module _cuda find so many H100s; returns which was the current one, first of all none, -1."""
-
-    def describe_device(device: int) -> tuple[str, tuple[int, int]]:
-        if device >= devices:
-            raise BackendUnavailable("there is no such GPU")
-        return "H100", (9, 0)
-
-    @contextmanager
-    def current_device(device: int) -> Iterator[None]:
-        current.append(device)
-        yield
-        current.append(before)
-
-    before = -1
-    current = [before]
-    module = SimpleNamespace(
-        check_device=lambda device: None, describe_device=describe_device, CurrentDevice=current_device
-    )
-    monkeypatch.setattr(cuda, "native", lambda: module)
-    return current
-
-
-def test_builds_for_the_gpu_of_this_machine(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
-    current = set_driver(monkeypatch, 2)
-    for target, device in (("auto", 0), ("cuda", 0), ("cuda:1", 1)):
-        with cuda.builder_for(target) as (library, built_for):
-            assert (library.__name__, built_for) == ("tensorrt", "sm90 H100")
-            assert current[-1] == device
-        assert current[-1] == -1
-    with (
-        pytest.raises(BackendUnavailable, match="tensorrt builds engines only on the GPU that will run them"),
-        cuda.builder_for("ampere+"),
-    ):
-        pass
-
-
-def test_builds_for_other_machines(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", make_stand_in("tensorrt_rtx", "1.7.1.1", Calls()))
-    set_driver(monkeypatch, 0)
-    with cuda.builder_for("sm75") as (_, built_for):
-        assert built_for == "sm75"
-    with caplog.at_level(logging.INFO, logger="btnet_ext"), cuda.builder_for("auto") as (library, built_for):
-        pass
-    assert (library.__name__, built_for) == ("tensorrt_rtx", "ampere+")
-    assert caplog.messages == ["building for ampere+, since there is no such GPU"]
-    with pytest.raises(BackendUnavailable, match="there is no such GPU"), cuda.builder_for("cuda"):
-        pass
