@@ -37,7 +37,11 @@ def accuracy() -> str:
         [model, *(f"{value['mean']:.2f} ± {value['std']:.2f}" for value in measured["accuracy"].values())]
         for model, measured in models.items()
     ]
-    return f"{results['pairs']:,} pairs. {place(results)}\n\n{table(['model', *columns], rows)}"
+    places: dict[str, list[str]] = {}
+    for model, measured in models.items():
+        places.setdefault(place(measured), []).append(model)
+    where = [text if len(places) == 1 else f"{', '.join(names)}: {text}." for text, names in places.items()]
+    return f"{results['pairs']:,} pairs. {' '.join(where)}\n\n{table(['model', *columns], rows)}"
 
 
 def gains() -> str:

@@ -28,6 +28,7 @@ from PIL import Image
 from btnet_eval.gains import cross_resolution_gain, same_resolution_gain
 from btnet_eval.verification import Pairs, cross_resolution, read_pairs
 from btnet_ext import Engine, degrade, resize
+from btnet_ext.whole_files import whole_file
 from btnet_train.accounting import branch_parameter_count
 from btnet_train.checkpoint import load_checkpoint
 from btnet_train.export import write_bundle
@@ -166,10 +167,12 @@ def main() -> None:
     faces = Faces(data / "celeba/val112.zip", read_pairs(data / "celeba/val_pairs.tsv"))
     models: dict[str, dict[str, Any]] = json.loads(RESULT.read_text())["models"] if RESULT.exists() else {}
     for model in arguments.models:
-        models[model] = measure_teacher(faces, data) if model == TEACHER else measure(model, faces, runs)
+        measured = measure_teacher(faces, data) if model == TEACHER else measure(model, faces, runs)
+        models[model] = {"machine": machine(), **measured}
     models = {model: models[model] for model in (*MODELS, TEACHER) if model in models}
-    result = {"machine": machine(), "pairs": len(faces.pairs), "models": models, "gains": gains(models)}
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    with whole_file(RESULT) as append:
+        result = {"pairs": len(faces.pairs), "models": models, "gains": gains(models)}
+        append((json.dumps(result, indent=1) + "\n").encode())
 
 
 def measure(model: str, faces: Faces, runs: Path) -> dict[str, Any]:

@@ -6,8 +6,8 @@
 What the models of train.py reached so far goes from RUNS to results/kept, in half precision: a finished network with
 its heads, or the state of one that is being trained without the moments of its optimiser, which are made anew within
 some dozens of steps. So a training that goes on from here is not bit for bit the one that was never moved. --restore
-copies all of it to RUNS and changes no network that is there already; runs that started from a kept network are told
-what it became when it was rounded.
+copies all of it to RUNS and changes no network there of which anything is saved; runs that started from a kept network
+are told what it became when it was rounded.
 """
 
 from __future__ import annotations
@@ -74,8 +74,9 @@ def restore(runs: Path) -> None:
         model = runs / description.parent.name
         model.mkdir(parents=True, exist_ok=True)
         for source in sorted(path for path in description.parent.iterdir() if path.is_dir()):
-            if not (model / source.name).exists():
-                shutil.copytree(source, model / source.name)
+            target = model / source.name
+            if not (target / STATE).exists() and not (target / RESULT).exists():
+                shutil.copytree(source, target, dirs_exist_ok=True)
         if not (model / RUN).exists():
             shutil.copyfile(description, model / RUN)
     for description in KEPT.glob(f"*/{RUN}"):

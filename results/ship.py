@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from btnet_ext.whole_files import whole_directory
 from btnet_train.export import check_target
 from btnet_train.sources import Faces
 from btnet_train.validation import choose_identities
@@ -86,8 +87,8 @@ def main() -> None:
         line = ["btnet-eval", "thresholds", "people", "--model", bundle.name, "--write", "--out", "report"]
         if status := subprocess.run(line, cwd=folder, check=False).returncode:  # btnet-eval has said why
             sys.exit(status)
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.move(bundle, target)
+        with whole_directory(target) as new:
+            shutil.copytree(bundle, new, dirs_exist_ok=True)
 
 
 if __name__ == "__main__":

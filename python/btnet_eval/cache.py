@@ -1,6 +1,5 @@
 """Embeddings kept on disk, so that a model embeds the same images once, and a run that was broken off goes on."""
 
-import fcntl
 import hashlib
 import io
 import logging
@@ -17,7 +16,7 @@ import numpy.typing as npt
 
 from btnet_eval.base import Image, Rows
 from btnet_eval.models import Model
-from btnet_ext.whole_files import discard_parts, whole_file
+from btnet_ext.whole_files import discard_parts, locked, whole_file
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Is told how many rows are done, and of how many."""
@@ -161,17 +160,11 @@ def _block(folder: Path, task: _Task, start: int, stop: int) -> Rows:
 def _alone_in(folder: Path) -> Iterator[Path]:
     """Make a folder, and wait until no other process is in it."""
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("waiting for another process, which computes what belongs into %s", folder)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+    with locked(
+        folder, lambda: logger.info("waiting for another process, which computes what belongs into %s", folder)
+    ):
         folder.mkdir(exist_ok=True)  # the other one removed it at its end
         yield folder
-    finally:
-        os.close(handle)
 
 
 def _write(path: Path, key: str, shape: tuple[int, int], parts: Iterable[Rows]) -> None:

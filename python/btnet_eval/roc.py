@@ -98,7 +98,7 @@ class ScoreTail:
         _check_rate("max_far", max_far)
         self._impostors, self._max_far = impostors, max_far
         self._keep = _largest_count(max_far, impostors) + 1
-        self._genuine: list[NDArray[np.float64]] = []
+        self._genuine: list[NDArray[Any]] = []
         self._highest: list[NDArray[Any]] = []
         self._seen = self._stored = 0
         self._floor = -np.inf
@@ -106,7 +106,7 @@ class ScoreTail:
     def add(self, scores: ArrayLike, same: ArrayLike) -> None:
         """Take a block: scores and same as in `roc`, but of any one shape, with pairs of either kind or both."""
         values, truth = _check(scores, same)
-        self._genuine.append(values[truth].astype(np.float64))
+        self._genuine.append(values[truth])
         # Not above the floor alone: rounded to float32, it may be equal to a score that is higher.
         high = values[(values >= self._floor) & ~truth]
         self._highest.append(high)
@@ -124,14 +124,15 @@ class ScoreTail:
             raise ValueError(f"far must be 0 to {self._max_far}, the largest that scores were kept for, not {far}")
         if self._seen != self._impostors:
             raise ValueError(f"{self._impostors} impostor pairs were announced, but {self._seen} came")
-        genuine = np.concatenate(self._genuine)
-        if not genuine.size:
+        genuine = sum(map(len, self._genuine))
+        if not genuine:
             raise ValueError("there is no TAR without genuine pairs")
         self._prune()
         accepted = _largest_count(far, self._impostors)
         value = _just_above(self._highest[0], accepted)
         rate = float(np.count_nonzero(self._highest[0].astype(np.float64) >= value) / self._impostors)
-        return Threshold(value, rate, float(np.mean(genuine >= value)), self._impostors)
+        found = sum(np.count_nonzero(block.astype(np.float64) >= value) for block in self._genuine)
+        return Threshold(value, rate, found / genuine, self._impostors)
 
     def _prune(self) -> None:
         scores = np.concatenate(self._highest)

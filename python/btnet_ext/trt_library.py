@@ -95,7 +95,8 @@ def make_logger(library: ModuleType) -> Any:
 
         @property
         def errors(self) -> list[str]:
-            return self._of_thread.__dict__.setdefault("errors", [])
+            said: list[str] = self._of_thread.__dict__.setdefault("errors", [])
+            return said
 
         def log(self, level: Any, message: str) -> None:
             text = " ".join(message.split())

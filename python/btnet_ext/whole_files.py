@@ -1,5 +1,6 @@
-"""Files and directories that are written whole or not at all."""
+"""Files and directories that are written whole or not at all, and folders that one process has to itself."""
 
+import fcntl
 import os
 import shutil
 import uuid
@@ -13,6 +14,24 @@ def discard_parts(path: Path) -> None:
     """Remove what is left of a process that was killed while it wrote `path`. Nobody else may be writing it."""
     for part in path.parent.glob(f".{path.name}.*"):
         part.unlink()
+
+
+@contextmanager
+def locked(folder: Path, busy: Callable[[], None]) -> Iterator[None]:
+    """Have a folder to oneself, among the processes of this machine that ask for it in this way.
+
+    busy: called where another one has it, before that is waited for; what it raises comes out.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            busy()
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

@@ -30,13 +30,15 @@ _ORDER, _STEP = 0, 1  # streams of random numbers of a seed
 class Batch:
     """n images of a step, as each of the views sees them.
 
-    indices: int64 (n,), into Faces. labels: int64 (n,), -1 for none. flips: bool (n,); an image is mirrored in all
-    views or in none. views: for each view uint8 (n, 3, s, s), RGB, contiguous in torch.channels_last.
+    indices: int64 (n,), into Faces. labels: int64 (n,), -1 for none. labeled: how many images with a label the parts of
+    the step have on average. flips: bool (n,); an image is mirrored in all views or in none. views: for each view uint8
+    (n, 3, s, s), RGB, contiguous in torch.channels_last.
     """
 
     step: int
     indices: Tensor
     labels: Tensor
+    labeled: float
     flips: Tensor
     views: tuple[Tensor, ...]
 
@@ -46,6 +48,7 @@ class _Draw:
     """What chance decides about n images of a step."""
 
     step: int
+    labeled: float  # images with a label in a part of the step, on average
     indices: NDArray[np.int64]  # (n,)
     flips: NDArray[np.bool_]  # (n,)
     resolutions: NDArray[np.int64]  # (views, n)
@@ -101,7 +104,7 @@ class Batches:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must be from 0 to {world_size - 1}, got {rank}")
         self._preparation = _Preparation(faces, tuple(views))
-        self._draw = _Lottery(len(faces), tuple(views), batch_size, seed, flip)
+        self._draw = _Lottery(faces.labels >= 0, tuple(views), batch_size, seed, flip)
         self._steps = steps
         self._micro_batches = micro_batches
         self._own_parts = range(rank, micro_batches, world_size)
@@ -124,7 +127,8 @@ class Batches:
             size = len(whole.indices) // self._micro_batches
             for part in self._own_parts:
                 own = slice(part * size, (part + 1) * size)
-                yield _Draw(step, whole.indices[own], whole.flips[own], whole.resolutions[:, own])
+                labeled = whole.labeled / self._micro_batches
+                yield _Draw(step, labeled, whole.indices[own], whole.flips[own], whole.resolutions[:, own])
 
     def _start(self) -> Iterator[Batch | DataError]:
         """Start the workers."""
@@ -162,21 +166,25 @@ def _handler_of_dead_children_kept() -> Iterator[None]:
 class _Lottery:
     """Draws what is in a step and how it is seen."""
 
-    def __init__(self, images: int, views: Sequence[View], batch_size: int, seed: int, flip: bool) -> None:
-        self._images, self._views, self._batch_size = images, views, batch_size
+    def __init__(
+        self, labeled: NDArray[np.bool_], views: Sequence[View], batch_size: int, seed: int, flip: bool
+    ) -> None:
+        self._labeled, self._views, self._batch_size = labeled, views, batch_size
         self._seed, self._flip = seed, flip
         self._epoch = -1
 
     def __call__(self, step: int) -> _Draw:
         size = self._batch_size
-        epoch, place = divmod(step, self._images // size)
+        images = len(self._labeled)
+        epoch, place = divmod(step, images // size)
         if epoch != self._epoch:
-            self._order = np.random.default_rng([self._seed, _ORDER, epoch]).permutation(self._images)
+            self._order = np.random.default_rng([self._seed, _ORDER, epoch]).permutation(images)
             self._epoch = epoch
         generator = np.random.default_rng([self._seed, _STEP, step])
         flips = (generator.random(size) < 0.5) & self._flip
         resolutions = [_draw_resolutions(view, size, generator) for view in self._views]
-        return _Draw(step, self._order[place * size : (place + 1) * size], flips, np.stack(resolutions))
+        indices = self._order[place * size : (place + 1) * size]
+        return _Draw(step, float(self._labeled[indices].sum()), indices, flips, np.stack(resolutions))
 
 
 class _Preparation(Dataset["Batch | DataError"]):
@@ -199,6 +207,7 @@ class _Preparation(Dataset["Batch | DataError"]):
             draw.step,
             torch.from_numpy(draw.indices.copy()),
             torch.from_numpy(self._faces.labels[draw.indices]),
+            draw.labeled,
             torch.from_numpy(draw.flips.copy()),
             tuple(torch.from_numpy(seen).permute(0, 3, 1, 2) for seen in views),
         )

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from btnet_train.teacher import Teacher
 
 
+_HALF = "127.5,127.5,127.5"
+
+
 class Precision(str, Enum):
     """In what networks are computed during training; weights are always float32."""
 
@@ -81,8 +84,8 @@ def fit(
     classifier: Annotated[Path | None, typer.Option(help="The given trunk's classifier, (classes, dim).")] = None,
     previous: Annotated[Path | None, typer.Option(help="Folder of the run that fine-tuning starts from.")] = None,
     teacher: Annotated[Path | None, typer.Option(help="ONNX face model to distil; input (N, 3, 112, 112).")] = None,
-    teacher_mean: Annotated[str, typer.Option(help="Of its input, in units of 0 to 255.")] = "127.5,127.5,127.5",
-    teacher_std: Annotated[str, typer.Option(help="Of its input, in units of 0 to 255.")] = "127.5,127.5,127.5",
+    teacher_mean: Annotated[str, typer.Option(help="Of its input, in units of 0 to 255.")] = _HALF,
+    teacher_std: Annotated[str, typer.Option(help="Of its input, in units of 0 to 255.")] = _HALF,
     teacher_color: Annotated[Color, typer.Option(help="Order of its channels.")] = Color.rgb,
     targets: Annotated[Path | None, typer.Option(help="Folder for the teacher's embeddings (default: OUT).")] = None,
     trunk_outputs: Annotated[
@@ -151,10 +154,12 @@ def fit(
     started = time.monotonic()
     logging.basicConfig(level=logging.INFO, format="btnet-train: %(message)s", stream=sys.stderr)
     from btnet_train import recipes
-    from btnet_train.fit import Inputs, check_inputs, identity, start_run, write_model
+    from btnet_train.fit import Inputs, alone, check_inputs, identity, start_run, write_model
     from btnet_train.fit import fit as carry_out
     from btnet_train.trainer import Execution
 
+    if teacher is None and (targets, teacher_mean, teacher_std, teacher_color) != (None, _HALF, _HALF, Color.rgb):
+        raise typer.BadParameter("--targets and --teacher-mean, -std and -color are for a --teacher: give it, too")
     plan = recipes.load(recipe, dict(map(_parse_change, changes or [])))
     faces, kept = _open_faces(data or [], unlabeled or [], shared_identities, held_out)
     inputs = Inputs(faces, trunk, classifier, previous, trunk_outputs=trunk_outputs)
@@ -170,13 +175,10 @@ def fit(
         "faces": faces.digest,
         "teacher": model and model.digest,
         **identity(plan, trunk, classifier, previous),
+        "precision": precision.value,
         "seed": seed,
         "held_out": held_out,
     }
-    start_run(fabric, out, description, _environment(fabric))
-    inputs = replace(
-        inputs, targets=_targets(fabric, model, faces, targets or out), validate=_validation(fabric, kept, plan)
-    )
     execution = Execution(
         micro_batches=micro_batches,
         workers=workers,
@@ -185,7 +187,11 @@ def fit(
         compile=compile,
     )
     try:
-        networks = carry_out(fabric, plan, out, inputs, execution, seed)
+        with alone(fabric, out):
+            start_run(fabric, out, description, _environment(fabric))
+            rows = _targets(fabric, model, faces, targets or out)
+            inputs = replace(inputs, targets=rows, validate=_validation(fabric, kept, plan))
+            networks = carry_out(fabric, plan, out, inputs, execution, seed)
     except Interrupted:
         if fabric.is_global_zero:
             raise

@@ -10,7 +10,8 @@ RUN/R/losses.csv, losses.png, tensorboard/
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from btnet_ext.bundle import describe_file
-from btnet_ext.whole_files import whole_file
+from btnet_ext.whole_files import locked, whole_file
 from btnet_train.accounting import mac_count, parameter_count
 from btnet_train.branches import fix_trunk, start_from
 from btnet_train.checkpoint import CheckpointError, load_checkpoint, read_tensors
@@ -89,8 +90,7 @@ def fit(fabric: Fabric, recipe: Recipe, run: Path, inputs: Inputs, execution: Ex
 
 
 def check_inputs(recipe: Recipe, inputs: Inputs, teacher: bool) -> None:
-    """Raise RecipeError for inputs that the recipe lacks. teacher: whether there will be targets."""
-    stages = recipe.stages.values()
+    """Raise RecipeError for inputs that the recipe lacks, or does not use. teacher: whether there will be targets."""
     has_trunk = inputs.trunk is not None
     for name, stage in recipe.stages.items():
         needs_trunk = stage.start == "trunk" or stage.fixed_trunk or stage.distillation is not None
@@ -110,10 +110,22 @@ def check_inputs(recipe: Recipe, inputs: Inputs, teacher: bool) -> None:
             raise RecipeError(f"stage {name} has a teacher's loss: give --teacher, an ONNX file")
         if stage.classification is not None and not inputs.faces.classes:
             raise RecipeError(f"stage {name} classifies, but the faces have no identities: give --data")
+    _check_use(recipe, inputs, teacher)
+
+
+def _check_use(recipe: Recipe, inputs: Inputs, teacher: bool) -> None:
+    """Raise RecipeError for inputs that nothing would use, and where nothing is left to train."""
+    stages = recipe.stages.values()
     if inputs.trunk_outputs is not None and all(stage.distillation is None for stage in stages):
         raise RecipeError("--trunk-outputs is given, but no stage distils a trunk")
     if teacher and all(stage.teacher is None for stage in stages):
         raise RecipeError("--teacher is given, but no stage has a teacher's loss")
+    if inputs.classifier is not None and not any(s.classification and s.classification.frozen for s in stages):
+        raise RecipeError("--classifier is given, but no stage has a frozen classifier")
+    if inputs.previous is not None and all(stage.start != "previous" for stage in stages):
+        raise RecipeError("--previous is given, but no stage starts from an earlier run")
+    if inputs.trunk is not None and all(stage.resolutions == (CANONICAL,) for stage in stages):
+        raise RecipeError("--trunk is given, and the recipe trains nothing else")
 
 
 @dataclass(frozen=True)
@@ -311,6 +323,21 @@ def _digest(path: Path) -> str:
     return str(describe_file(path)["sha256"])
 
 
+@contextmanager
+def alone(fabric: Fabric, run: Path) -> Iterator[None]:
+    """Make the folder of a run, and have it to these processes alone. Raises RecipeError where others train there."""
+
+    def refuse() -> None:
+        raise RecipeError(f"{run} is being trained by another process: wait for it, or give another --out")
+
+    if not fabric.is_global_zero:
+        yield
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    with locked(run, refuse):
+        yield
+
+
 @lost_processes()
 def start_run(fabric: Fabric, run: Path, description: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
     """Write RUN/run.json, or check that the run that is there is the same one, if anything of it is trained yet.
@@ -328,7 +355,6 @@ def start_run(fabric: Fabric, run: Path, description: Mapping[str, Any], environ
         environments = [*before["environments"], environment]
     fabric.barrier()  # every process has read it, and refuses it alike
     if fabric.is_global_zero:
-        run.mkdir(parents=True, exist_ok=True)
         write_json(path, {**plain, "environments": environments})
     fabric.barrier()
 

@@ -140,11 +140,6 @@ class IResNet(nn.Module):
         yield x
 
 
-def branch_names(network: IResNet) -> list[str]:
-    """Return the names in `network.state_dict()` that belong to the branch. ValueError for the trunk."""
-    return [name for name in network.state_dict() if in_branch(name, network.resolution)]
-
-
 def batch_norm_names(network: IResNet) -> list[str]:
     """Return the names of the BatchNorms after the coupling layer, which a branch has of its own, too."""
     names = network.state_dict()

@@ -1,6 +1,6 @@
 """What a stage minimises: one module from a batch of views to the losses of a recipe, network and heads included."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -51,6 +51,7 @@ class Objective(nn.Module):
         self._trunk: tuple[IResNet, ...] = ()
         if trunk is not None and stage.distillation is not None:
             self._trunk = (trunk.eval().requires_grad_(False),)
+            self._coupling_map: Callable[[Tensor, int], Tensor] = trunk.coupling_map
         if self.classifier is not None and stage.classification is not None and stage.classification.frozen:
             self.classifier.requires_grad_(False)
         if self.projection is not None and stage.teacher is not None and stage.teacher.frozen:
@@ -67,15 +68,22 @@ class Objective(nn.Module):
             trunk.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             if compiled:
                 trunk.compile()
+                self._coupling_map = torch.compile(self._coupling_map)
 
     def forward(
-        self, views: Sequence[Tensor], labels: Tensor, targets: Tensor | None, distilled: Distilled | None = None
+        self,
+        views: Sequence[Tensor],
+        labels: Tensor,
+        targets: Tensor | None,
+        distilled: Distilled | None = None,
+        labeled: float | None = None,
     ) -> dict[str, Tensor]:
         """Return every loss of the recipe, times its weight, by name, and their sum as "loss".
 
         views: uint8 (n, 3, s, s), one for each view of the stage; with distillation, another one at 112 px for
         the trunk, unless `distilled` is what it gives. labels: (n,), -1 for none. targets: the teacher's embeddings
-        (n, D) of length 1, if it has one.
+        (n, D) of length 1, if it has one. labeled: where this is one of several parts of a batch, how many images with
+        a label they have on average, so that each of these counts alike; None: it is a whole batch.
         """
         asked = bool(self._trunk) and distilled is None
         seen = views[:-1] if asked else views
@@ -84,7 +92,8 @@ class Objective(nn.Module):
         losses: dict[str, Tensor] = {}
         if self.stage.classification is not None and self.classifier is not None:
             terms = [self.classifier(part, labels) for part in parts]
-            losses["classification"] = self.stage.classification.weight * torch.stack(terms).sum()
+            share = (labels >= 0).sum() / labeled if labeled else 1.0
+            losses["classification"] = self.stage.classification.weight * share * torch.stack(terms).sum()
         if self.stage.pair is not None:
             distance = PAIR_LOSSES[self.stage.pair.loss]
             terms = [distance(parts[0], other) for other in parts[1:]]
@@ -97,7 +106,9 @@ class Objective(nn.Module):
         return losses
 
     def _teach(self, options: TeacherLoss, embeddings: Tensor, targets: Tensor) -> Tensor:
-        loss = options.similarity * similarity_matrix(embeddings, targets)
+        loss = embeddings.new_zeros(())
+        if options.similarity:
+            loss = options.similarity * similarity_matrix(embeddings, targets)
         if options.cosine:
             with torch.autocast(embeddings.device.type, enabled=False):
                 taught = embeddings if self.projection is None else self.projection(embeddings)
@@ -109,7 +120,7 @@ class Objective(nn.Module):
         (trunk,), stage = self._trunk, coupling_stage(self.network.resolution)
         with torch.no_grad():
             if self.stage.distillation is None or not self.stage.distillation.embedding:
-                return Distilled(trunk.coupling_map(normalize(view), stage), None)
+                return Distilled(self._coupling_map(normalize(view), stage), None)
             embeddings, maps = trunk(normalize(view))
             return Distilled(maps[stage - 1], embeddings)
 

@@ -3,7 +3,6 @@
 import csv
 import io
 import logging
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -41,15 +40,17 @@ class Means:
 class Progress:
     """Shows and keeps the values of a run in `folder`; what an interrupted run wrote after `start` is dropped.
 
-    title: of the bar. steps: of the whole run. images: in one step. A context manager; writes only on `enabled`
-    processes, one of those that train together.
+    title: of the bar. steps: of the whole run. images: in one step. seconds: that the training took until `start`. A
+    context manager; writes only on `enabled` processes, one of those that train together.
     """
 
-    def __init__(self, folder: Path, title: str, start: int, steps: int, images: int, enabled: bool = True) -> None:
+    def __init__(
+        self, folder: Path, title: str, start: int, steps: int, images: int, seconds: float, enabled: bool = True
+    ) -> None:
         self._path, self._logs = folder / "losses.csv", folder / "tensorboard"
         self._enabled = enabled
         self._images = images
-        self._since = (start, time.monotonic())
+        self._since = (start, seconds)
         self._bar = tqdm(
             desc=title, total=steps * images, initial=start * images, unit=" images", disable=not enabled, mininterval=1
         )
@@ -67,14 +68,13 @@ class Progress:
         """Count one step."""
         self._bar.update(self._images)
 
-    def write(self, step: int, epoch: float, rate: float, values: Mapping[str, float]) -> None:
-        """Keep values of the run after `step` steps."""
+    def write(self, step: int, epoch: float, rate: float, seconds: float, values: Mapping[str, float]) -> None:
+        """Keep values of the run after `step` steps and `seconds` of training, without those of validation."""
         if not self._enabled:
             return
-        since, moment = self._since
-        now = time.monotonic()
-        speed = (step - since) * self._images / max(now - moment, 1e-9)
-        self._since = (step, now)
+        since, until = self._since
+        speed = (step - since) * self._images / max(seconds - until, 1e-9)
+        self._since = (step, seconds)
         lines = io.StringIO(newline="")
         start = (step, f"{epoch:.4f}", f"{rate:.3e}", f"{speed:.1f}")
         csv.writer(lines).writerows((*start, name, repr(value)) for name, value in values.items())

@@ -211,6 +211,8 @@ class Stage:
             raise ValueError("fixed_trunk needs start = 'trunk' or 'previous'")
         if self.pair and len(self.views) < 2:
             raise ValueError(f"pair needs two views or more, not {len(self.views)}")
+        if self.coupling_stage and not self.fixed_trunk:
+            raise ValueError("coupling_stage is for a fixed trunk: nothing else depends on where the branch joins it")
         natural = {coupling_stage(r) for r in self.resolutions if r != CANONICAL}
         if self.distillation and self.coupling_stage and natural != {self.coupling_stage}:
             raise ValueError("distillation is defined only where the branch joins the stage of its own size")

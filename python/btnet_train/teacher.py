@@ -27,9 +27,8 @@ class Teacher:
     """A face model in ONNX, ready to run: one input (1 or N, 3, 112, 112), one output (N, dim).
 
     mean, std: for each channel, in the order of `color`; the model gets (pixel - mean) / std with pixels from 0
-    to 255. color: "rgb" or "bgr", the order of the model's input. threads: how many to compute on; None leaves it
-    to OpenVINO. dim: length of an embedding. digest: SHA-256 over the model, its external weights and how it is
-    given images: tells whether it is the same teacher.
+    to 255. color: "rgb" or "bgr", the order of the model's input. dim: length of an embedding. digest: SHA-256 over
+    the model, its external weights and how it is given images: tells whether it is the same teacher.
 
     The model computes in float32, one image in a request and several requests at a time: that is the fastest way
     for small networks, and no embedding depends on the images beside it.
@@ -47,7 +46,6 @@ class Teacher:
         mean: Sequence[float] = (127.5, 127.5, 127.5),
         std: Sequence[float] = (127.5, 127.5, 127.5),
         color: str = "rgb",
-        threads: int | None = None,
     ) -> None:
         if len(mean) != 3 or not all(map(math.isfinite, mean)):
             raise ValueError(f"mean must be three finite numbers, got {mean!r}")
@@ -55,14 +53,10 @@ class Teacher:
             raise ValueError(f"std must be three positive, finite numbers, got {std!r}")
         if color not in ("rgb", "bgr"):
             raise ValueError(f"color must be rgb or bgr, got {color!r}")
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads must be at least 1, got {threads!r}")
         path = Path(path)
         options = {"mean": list(map(float, mean)), "std": list(map(float, std)), "color": color}
         self.digest = hashlib.sha256(f"{_digest_of_model(path)} {json.dumps(options)}".encode()).hexdigest()
         config = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
-        if threads is not None:
-            config |= {"INFERENCE_NUM_THREADS": str(threads), "NUM_STREAMS": str(threads)}
         core = ov.Core()
         try:
             model = read_network(core, path)

@@ -45,11 +45,12 @@ _CHANNELS_LAST = 16
 
 @dataclass(frozen=True)
 class Execution:
-    """How a run is carried out; but for rounding and BatchNorm's groups it does not change what is learned.
+    """How a run is carried out; but for rounding and what the parts of a batch are it does not change what is learned.
 
-    micro_batches: equal parts of a batch that BatchNorm sees one at a time, shared out among the devices; None: one
-    a device. workers: processes a device that decode images. save_minutes: between checkpoints. stop_at: moment of
-    time.monotonic() when the run saves its state and stops. compile: with torch.compile.
+    micro_batches: equal parts of a batch that follow one another, shared out among the devices; None: one a device.
+    BatchNorm, a teacher's similarity and the t of curricularface see one part at a time. workers: processes a device
+    that decode images. save_minutes: between checkpoints. stop_at: moment of time.monotonic() when the run saves its
+    state and stops. compile: with torch.compile.
     """
 
     micro_batches: int | None = None
@@ -113,7 +114,7 @@ class Training:
         writes = self._fabric.is_global_zero
         saved = time.monotonic()
         with (
-            Progress(self._folder, title, start, self._steps, schedule.batch_size, writes) as progress,
+            Progress(self._folder, title, start, self._steps, schedule.batch_size, self._seconds, writes) as progress,
             _stop_signals() as stopped,
         ):
             began = time.monotonic()
@@ -233,7 +234,7 @@ class Training:
         optimizer.step()
         return dict(zip(names, means, strict=True)), stops > 0
 
-    def _on_device(self, batch: Batch) -> tuple[list[Tensor], Tensor, Tensor | None, Distilled | None]:
+    def _on_device(self, batch: Batch) -> tuple[list[Tensor], Tensor, Tensor | None, Distilled | None, float]:
         targets, distilled = None, None
         if self._targets is not None:
             targets = torch.from_numpy(np.asarray(self._targets[batch.indices.numpy()], np.float32))
@@ -241,7 +242,7 @@ class Training:
             distilled = self._outputs.of(batch.indices, batch.flips)
         move = self._fabric.to_device
         views = [move(view).contiguous(memory_format=self._layout) for view in batch.views]
-        return views, move(batch.labels), None if targets is None else move(targets), move(distilled)
+        return views, move(batch.labels), None if targets is None else move(targets), move(distilled), batch.labeled
 
     def _not_finite(self, step: int, values: Mapping[str, float]) -> str:
         wrong = ", ".join(f"{name} {value}" for name, value in values.items() if not math.isfinite(value))
@@ -259,7 +260,7 @@ class Training:
             values |= self._validate(self._objective.network)
             self._objective.train()
         if values:
-            progress.write(step, step / self._per_epoch, self._stage.optimizer.lr * factor, values)
+            progress.write(step, step / self._per_epoch, self._stage.optimizer.lr * factor, self._seconds, values)
 
 
 @contextmanager

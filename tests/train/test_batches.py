@@ -43,6 +43,7 @@ def batches(faces: Faces, views: Sequence[View] = (HIGH,), **changes: Any) -> li
 def check_equal(actual: Sequence[Batch], expected: Sequence[Batch]) -> None:
     assert [batch.step for batch in actual] == [batch.step for batch in expected]
     for one, other in zip(actual, expected, strict=True):
+        assert one.labeled == other.labeled
         tensors = [(batch.indices, batch.labels, batch.flips, *batch.views) for batch in (one, other)]
         assert all(torch.equal(*pair) for pair in zip(*tensors, strict=True))
 
@@ -54,7 +55,7 @@ def joined(parts: Sequence[Batch]) -> Batch:
     indices, labels, flips = (
         torch.cat([getattr(part, name) for part in parts]) for name in ("indices", "labels", "flips")
     )
-    return Batch(step, indices, labels, flips, views)
+    return Batch(step, indices, labels, sum(part.labeled for part in parts), flips, views)
 
 
 def by_pillow(image: np.ndarray[Any, Any], resolution: int, native: bool) -> np.ndarray[Any, Any]:

@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 from tiny_training import SMALL, schedule, tensors, values, write_faces
 
 from btnet_ext import Bundle
+from btnet_ext.whole_files import locked
 from btnet_train import recipes
 from btnet_train.cli import EXTRA, main
 from btnet_train.networks import IResNet
@@ -132,6 +133,8 @@ def test_recipes(call: Call) -> None:
         (["fit", "phi_hr", "--out", "o", "--devices", 0], "--devices"),
         (["fit", "phi_hr", "--out", "o", "--workers", -1], "--workers"),
         (["fit", "phi_hr", "--out", "o", "--micro-batches", 0], "--micro-batches"),
+        (["fit", "phi_hr", "--out", "o", "--targets", "t"], "are for a --teacher: give it, too"),
+        (["fit", "phi_hr", "--out", "o", "--teacher-color", "bgr"], "are for a --teacher: give it, too"),
         (["fit", "phi_hr", "--out", "o", "--held-out", -1], "--held-out"),
         (["fit", "phi_hr", "--out", "o", "--precision", "f64"], "--precision"),
         (["fit", "phi_hr", "--out", "o", "--teacher-color", "grey"], "--teacher-color"),
@@ -162,6 +165,12 @@ def test_usage(call: Call, arguments: list[object], message: str) -> None:
             ["phi_hr", "--data", "DATA", "--trunk-outputs", "x"],
             r"--trunk-outputs is given, but no stage distils a trunk",
         ),
+        (
+            ["own_trunk", "--data", "DATA", "--trunk", "t.pt", "--classifier", "c.pt"],
+            r"--classifier is given, but no stage has a frozen classifier",
+        ),
+        (["phi_hr", "--data", "DATA", "--previous", "x"], r"--previous is given, but no stage starts from .*"),
+        (["phi_hr", "--data", "DATA", "--trunk", "t.pt"], r"--trunk is given, and the recipe trains nothing else"),
         (["finetune", "--data", "DATA"], r"stage trunk starts from an earlier run: give --previous, its folder"),
         (
             ["phi_hr", "--data", "DATA", *SHORT, "--set=network.width=0.3"],
@@ -199,6 +208,16 @@ def test_a_cuda_device_that_is_not_there(call: Call, tmp_path: Path, data: Path)
     how = ["--accelerator", "cuda", "--devices", 64]
     said = fail(call, 1, "fit", "phi_hr", "--data", data, *SHORT, "--out", tmp_path / "run", *how)
     assert said.startswith("--accelerator cuda --devices 64 cannot be used: ")
+
+
+def test_two_trainings_in_one_folder(call: Call, tmp_path: Path, data: Path) -> None:
+    (tmp_path / "run").mkdir()
+    command = ["fit", "phi_hr", "--data", data, *HOW, *SHORT, "--out", tmp_path / "run"]
+    with locked(tmp_path / "run", lambda: pytest.fail("there is nobody to wait for")):
+        said = fail(call, 1, *command)
+    assert said == f"{tmp_path}/run is being trained by another process: wait for it, or give another --out"
+    assert list((tmp_path / "run").iterdir()) == []
+    assert call(*command)[0] == 0
 
 
 def test_data_that_cannot_be_used(call: Call, tmp_path: Path) -> None:
@@ -258,6 +277,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
         (["phi_hr", "--data", "OTHERS"], "faces"),
         (["phi_hr", "--data", "DATA", "--unlabeled", "OTHERS"], "faces"),
         (["phi_hr", "--data", "DATA", "--held-out", 1], "faces, held_out"),
+        (["phi_hr", "--data", "DATA", "--precision", "bf16-mixed"], "precision"),
     ],
 )
 def test_only_the_same_run_goes_on(

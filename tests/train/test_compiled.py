@@ -24,10 +24,12 @@ def test_compiled_networks_learn_the_same(tmp_path: Path, faces: Faces, monkeypa
     changes = {"stages.branch.resolutions": [7], **schedule("branch", 1)}
     given = {"trunk": tmp_path / "trunk.pt"}
     train("own_trunk", changes, tmp_path / "plain", faces, inputs=given)
-    before = counters["frames"]["ok"]
-    train("own_trunk", changes, tmp_path / "compiled", faces, inputs=given, compile=True)
-    assert counters["frames"]["ok"] == before + 2  # both, and once each for all steps
-    plain, compiled = (tmp_path / name / "7" for name in ("plain", "compiled"))
+    for embedding in (1.0, 0.0):  # without it, no more of the trunk is asked than its maps
+        before = counters["frames"]["ok"]
+        asked = {**changes, "stages.branch.distillation.embedding": embedding}
+        train("own_trunk", asked, tmp_path / f"compiled {embedding}", faces, inputs=given, compile=True)
+        assert counters["frames"]["ok"] == before + 2  # both, and once each for all steps
+    plain, compiled = (tmp_path / name / "7" for name in ("plain", "compiled 1.0"))
     for name in ("maps", "embedding"):
         assert values(compiled, name) == pytest.approx(values(plain, name), rel=1e-4)
     assert set(tensors(compiled / "state.safetensors")) == set(tensors(plain / "state.safetensors"))

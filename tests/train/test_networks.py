@@ -8,7 +8,7 @@ import torch
 from arcface_layout import random_state, reference_forward, shapes
 from torch import nn
 
-from btnet_train.networks import IResNet, batch_norm_names, branch_names
+from btnet_train.networks import IResNet, batch_norm_names
 from btnet_train.topology import coupling_stage, in_branch, is_batch_norm
 
 ARCHS = ("res18", "res34", "res50", "res100")
@@ -79,7 +79,7 @@ def test_names_of_a_branch() -> None:
         for name in network.state_dict()
         if name.startswith(("conv1.", "bn1.", "prelu.", *(f"{unit}." for unit in units)))
     }
-    assert set(branch_names(network)) == expected
+    assert {name for name in network.state_dict() if in_branch(name, 28)} == expected
     assert "layer2.0.downsample.1.running_var" in expected
     for name in (
         "layer2.1.bn1.weight",
@@ -107,7 +107,7 @@ def test_batch_norm_names_are_the_batch_norms_after_the_branch(resolution: int) 
         for field in layer.state_dict()
     }
     assert {name for name in network.state_dict() if is_batch_norm(name)} == every
-    assert set(batch_norm_names(network)) == every - set(branch_names(network))
+    assert set(batch_norm_names(network)) == {name for name in every if not in_branch(name, resolution)}
 
 
 def test_features_weight_is_one_and_frozen() -> None:

@@ -122,6 +122,18 @@ def test_classification_of_every_view(trunk: IResNet, loss: Any, margin: float) 
     check(losses, {"classification": 0.5 * expected})
 
 
+@pytest.mark.parametrize("parts", [2, 3, 6])
+def test_a_label_counts_alike_in_whatever_part_of_a_batch_it_is(trunk: IResNet, parts: int) -> None:
+    """Two of six images have a label, so that some parts have more of them than others, and some none."""
+    stage = Stage(classification=Classification(weight=0.5))
+    objective = Objective(stage, trunk, heads()).eval()  # BatchNorm would see the parts, too
+    view, labels = torch.cat([images(112, 3)] * 6)[:6], torch.tensor([-1, 2, 1, -1, -1, -1])
+    whole = objective([view], labels, None)["loss"]
+    cut = zip(view.chunk(parts), labels.chunk(parts), strict=True)
+    losses = [objective([seen], own, None, None, 2 / parts)["loss"] for seen, own in cut]
+    torch.testing.assert_close(sum(losses) / parts, whole)
+
+
 def test_batches_without_any_label(trunk: IResNet) -> None:
     stage = Stage(classification=Classification())
     objective = Objective(stage, trunk, heads()).train()

@@ -13,8 +13,9 @@ from PIL import Image
 
 from btnet_eval.onnx_network import compile_network
 from btnet_train.export import write_bundle
-from btnet_train.networks import IResNet, batch_norm_names, branch_names
+from btnet_train.networks import IResNet, batch_norm_names
 from btnet_train.random_weights import random_networks
+from btnet_train.topology import in_branch
 
 
 def digest(networks: Mapping[int, IResNet]) -> str:
@@ -50,7 +51,7 @@ def test_the_seed_matters(networks: dict[int, IResNet]) -> None:
 def test_branches_share_what_is_neither_branch_nor_batch_norm(networks: dict[int, IResNet], resolution: int) -> None:
     network = networks[resolution]
     branch, trunk = network.state_dict(), networks[112].state_dict()
-    own = {*branch_names(network), *batch_norm_names(network)}
+    own = {*(name for name in branch if in_branch(name, resolution)), *batch_norm_names(network)}
     constant = {"features.weight", *(name for name in own if name.endswith("num_batches_tracked"))}
     assert {name for name in branch if name in trunk and torch.equal(branch[name], trunk[name])} == (
         set(branch) - own | constant

@@ -257,6 +257,10 @@ def test_values_are_toml_or_else_text(text: str, value: Any) -> None:
         ({"stages.branch.resolutions": [14, 14]}, r"the whole: two stages train the same resolution"),
         ({"stages.branch.start": "scratch"}, r"stages\.branch: fixed_trunk needs start = .*"),
         ({"stages.branch.coupling_stage": 5}, r"stages\.branch\.coupling_stage: .*equal to 4, got 5"),
+        (
+            {"stages.branch.coupling_stage": 3, "stages.branch.fixed_trunk": False},
+            r"stages\.branch: coupling_stage is for a fixed trunk: .*",
+        ),
         ({"stages.branch.coupling_stage": 3}, r"stages\.branch: distillation is defined only .*"),
         ({"stages.branch.distillation.maps": 0}, r"stages\.branch\.distillation: maps or embedding must be above 0.*"),
         ({"stages": {"trunk": False, "branch": False}}, r"the whole: stages must have at least one"),

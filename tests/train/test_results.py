@@ -136,6 +136,18 @@ def test_restoring_changes_no_network_that_is_there(runs: Path, monkeypatch: pyt
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_a_run_that_has_only_just_begun_hides_nothing_that_is_kept(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(monkeypatch, runs, "phi_mr", "btnet")
+    begun = tmp_path / "elsewhere/btnet/7"
+    begun.mkdir(parents=True)
+    (begun / "losses.csv").write_text("step,epoch,rate,images_per_second,name,value\r\n")
+    assert run(monkeypatch, tmp_path / "elsewhere", "--restore") == 0
+    assert (begun / "result.json").exists()
+    assert (begun / "losses.csv").read_bytes() == (runs / "btnet/7/losses.csv").read_bytes()
+
+
 def test_what_was_kept_stays_until_the_new_is_there(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(monkeypatch, runs, "phi_mr", "btnet")
     before = {path: path.read_bytes() for path in keep.KEPT.rglob("*") if path.is_file()}
@@ -192,7 +204,7 @@ def test_what_a_model_comes_from(model: str, runs: list[str]) -> None:
 def shipping(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """The arguments that ship a btnet of two networks, which has been measured, with faces as train.py has them."""
     data = tmp_path / "data"
-    for name, identities in ((ship.LABELED[0], 12), (ship.LABELED[1], 3), (ship.UNLABELED[0], 2)):
+    for name, identities in ((train.LABELED[0], 12), (train.LABELED[1], 3), (train.UNLABELED[0], 2)):
         folder = write_faces(data / name.removesuffix(".zip"), identities)
         shutil.make_archive(str(folder), "zip", folder)
     monkeypatch.setattr(ship, "HELD_OUT", 7)

@@ -24,7 +24,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def teacher(model: Path) -> Teacher:
-    return Teacher(model, threads=1)
+    return Teacher(model)
 
 
 def test_embeddings_of_the_real_teacher(data_folder: Path) -> None:
@@ -48,7 +48,7 @@ def test_embeddings_of_any_batch(tmp_path: Path, batch: int | str, color: str, n
     shape = (batch, 3, 112, 112) if batch else ("N", "C", "H", "W")
     path = write_model(tmp_path / "teacher.onnx", shape)
     images = random_images(5, 7)
-    teacher = Teacher(path, color=color, threads=2, **normalization)
+    teacher = Teacher(path, color=color, **normalization)
     expected = expected_embeddings(path, images, color=color, **normalization)
     assert teacher.dim == DIM
     np.testing.assert_allclose(teacher.embed(images), expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
@@ -73,7 +73,6 @@ def test_other_images_are_refused(teacher: Teacher, images: Any) -> None:
 
 
 def test_the_digest_tells_model_and_options_apart(tmp_path: Path, model: Path, teacher: Teacher) -> None:
-    assert Teacher(model).digest == teacher.digest  # threads change nothing
     assert Teacher(write_model(tmp_path / "same.onnx")).digest == teacher.digest
     others = [
         Teacher(write_model(tmp_path / "other.onnx", scale=2.0)).digest,
@@ -149,7 +148,6 @@ def test_another_input_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> Non
         ({"std": (1, 0, 1)}, "std must be three positive, finite numbers"),
         ({"std": (1, 1, 1, 1)}, "std must be three positive, finite numbers"),
         ({"color": "RGB"}, "color must be rgb or bgr, got 'RGB'"),
-        ({"threads": 0}, "threads must be at least 1, got 0"),
     ],
 )
 def test_wrong_options_are_named(model: Path, options: dict[str, Any], message: str) -> None:

@@ -5,7 +5,9 @@ import hashlib
 import io
 import logging
 import re
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +56,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def teacher(model: Path) -> Teacher:
-    return Teacher(model, threads=1)
+    return Teacher(model)
 
 
 @pytest.fixture(scope="module")
@@ -169,20 +171,69 @@ def test_no_damage_of_a_file_of_targets_raises_anything_else(tmp_path: Path, pos
     np.testing.assert_allclose(np.linalg.norm(targets, axis=1), 1, atol=2e-3)
 
 
-def test_an_interruption_leaves_nothing(teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cut", ["not at all", "power", "lost"])
+def test_an_interruption_costs_no_more_than_a_block(
+    model: Path, teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: str
+) -> None:
+    """Of 70 faces the first 64 are computed once; a power cut may leave bytes after them, or take what was there."""
     faces = Images(list(random_images(1, 70)))
     read = faces.read
 
     def interrupt(index: int) -> Pixels:
         if index == 66:  # in the second block
-            assert len(list(tmp_path.iterdir())) == 1
             raise KeyboardInterrupt
         return read(index)
 
     monkeypatch.setattr(faces, "read", interrupt)
     with pytest.raises(KeyboardInterrupt):
         teacher_targets(teacher, faces, tmp_path)
-    assert not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    part = next(tmp_path.glob(".*.part"))
+    if cut == "power":
+        part.write_bytes(part.read_bytes() + bytes(1000))
+    elif cut == "lost":
+        part.write_bytes(part.read_bytes()[:-1])
+    faces.reads = 0
+    targets = teacher_targets(teacher, faces, tmp_path)
+    assert faces.reads == (70 if cut == "lost" else 6)
+    np.testing.assert_allclose(targets, expected_targets(model, faces), atol=2e-5)
+    (kept,) = tmp_path.iterdir()
+    assert kept.suffix == ".npy"
+
+
+def test_one_process_computes_and_the_others_wait(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Here threads, which have the lock apart, as processes have it."""
+    faces = Images(list(random_images(1, 3)))
+    computed: list[int] = []
+    begun, waiting = threading.Event(), threading.Event()
+
+    def compute(indices: Sequence[int]) -> NDArray[np.float32]:
+        begun.set()
+        assert waiting.wait(60)
+        computed.extend(indices)
+        return ROWS[list(indices)]
+
+    def rows() -> NDArray[Any]:
+        return face_rows(tmp_path / "rows.npy", faces, "<f4", ROWS.shape[1:], compute, title="teacher")
+
+    class Waits(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            assert record.getMessage() == f"waiting for another process, which computes in {tmp_path}"
+            waiting.set()
+
+    log = logging.getLogger("btnet_train.face_rows")
+    handler = Waits()
+    with caplog.at_level(logging.INFO), ThreadPoolExecutor() as pool:
+        log.addHandler(handler)
+        try:
+            first = pool.submit(rows)
+            assert begun.wait(60)
+            second = pool.submit(rows)
+            for one in (first, second):
+                np.testing.assert_array_equal(one.result(), ROWS)
+        finally:
+            log.removeHandler(handler)
+    assert computed == [0, 1, 2]
 
 
 def test_a_full_disk_is_named_and_nothing_is_left(teacher: Teacher, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from btnet_train.errors import Interrupted, TrainingError
 from btnet_train.losses import Classifier
 from btnet_train.networks import IResNet
 from btnet_train.objective import Heads, Objective
+from btnet_train.progress import Progress, read_values
 from btnet_train.run_state import load_tensors
 from btnet_train.sources import DataError, Faces
 from btnet_train.trainer import Execution, Training
@@ -99,6 +100,14 @@ def test_stopped_after_every_step(tmp_path: Path, faces: Faces, name: str, width
     before = (tmp_path / "parts/112/network.safetensors").stat().st_mtime_ns
     train("phi_mr", changes, tmp_path / "parts", faces, inputs=given)  # there is nothing left to do
     assert (tmp_path / "parts/112/network.safetensors").stat().st_mtime_ns == before
+
+
+def test_speed_is_that_of_the_training_alone(tmp_path: Path) -> None:
+    """Steps of 4 images; what validation and saving take is in no seconds."""
+    with Progress(tmp_path, "112 px", 10, 100, 4, 30.0) as progress:
+        progress.write(20, 1.0, 0.1, 32.0, {"loss": 1.0})
+        progress.write(30, 1.5, 0.1, 40.0, {"loss": 0.5, "maps": 0.2})
+    assert [row["images_per_second"] for row in read_values(tmp_path / "losses.csv")] == ["20.0", "5.0", "5.0"]
 
 
 def test_cut_off_after_the_last_checkpoint(tmp_path: Path, faces: Faces, whole: Path) -> None:
