@@ -181,12 +181,17 @@ def measure(model: str, faces: Faces, runs: Path) -> dict[str, Any]:
     networks = load_networks(runs, sources)
     with tempfile.TemporaryDirectory() as folder:
         engine = Engine(write_model(Path(folder) / f"{model}.btnet", networks, {"method": model}))
-        rows = embed_all(lambda images: engine.embed(images, flip=True), faces.images, native=len(sources) > 1)
+        accuracy = measure_engine(engine, faces, native=len(sources) > 1)
     return {
-        "accuracy": faces.accuracies(rows),
+        "accuracy": accuracy,
         "networks": describe(runs, sources, networks),
         "curves": {f"{run}/{r}": curve(runs / run / str(r) / "losses.csv") for r, run in sources.items()},
     }
+
+
+def measure_engine(engine: Engine, faces: Faces, native: bool) -> dict[str, dict[str, float]]:
+    """What an engine reaches, with flip. native: it gets small images as they are, not enlarged again to 112 px."""
+    return faces.accuracies(embed_all(lambda images: engine.embed(images, flip=True), faces.images, native))
 
 
 def measure_teacher(faces: Faces, data: Path) -> dict[str, Any]:

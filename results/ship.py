@@ -54,6 +54,13 @@ def training(model: str, measured: Mapping[str, Any], faces: Faces) -> dict[str,
     }
 
 
+def open_faces(data: Path) -> tuple[Faces, Faces]:
+    """The faces that the networks learned from, and those of the identities that were held out."""
+    faces = Faces([data / name for name in LABELED], [data / name for name in UNLABELED], shared_identities=True)
+    chosen = choose_identities(faces, HELD_OUT)
+    return faces.without(chosen), faces.only(chosen)
+
+
 def write_people(folder: Path, faces: Faces) -> None:
     """Write labeled faces as folder/IDENTITY/NUMBER.png."""
     for index, label in enumerate(faces.labels):
@@ -77,13 +84,12 @@ def main() -> None:
     measured = json.loads(RESULT.read_text())["models"]
     if model not in measured:
         parser.error(f"{model} is not in {RESULT.name}: measure it with evaluate.py first")
-    faces = Faces([data / name for name in LABELED], [data / name for name in UNLABELED], shared_identities=True)
-    chosen = choose_identities(faces, HELD_OUT)
+    learned, held_out = open_faces(data)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        about = training(model, measured[model], faces.without(chosen))
+        about = training(model, measured[model], learned)
         bundle = write_model(folder / target.name, load_networks(arguments.runs, MODELS[model]), about)
-        write_people(folder / "people", faces.only(chosen))
+        write_people(folder / "people", held_out)
         line = ["btnet-eval", "thresholds", "people", "--model", bundle.name, "--write", "--out", "report"]
         if status := subprocess.run(line, cwd=folder, check=False).returncode:  # btnet-eval has said why
             sys.exit(status)

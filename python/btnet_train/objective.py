@@ -1,6 +1,6 @@
 """What a stage minimises: one module from a batch of views to the losses of a recipe, network and heads included."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -61,6 +61,12 @@ class Objective(nn.Module):
             # It is computed nevertheless: the averages of its BatchNorms become the branch's.
             for name, parameter in network.named_parameters():
                 parameter.requires_grad_(parameter.requires_grad and in_branch(name, network.resolution))
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters of the heads."""
+        for head in (self.classifier, self.projection):
+            if head is not None:
+                yield from head.parameters()
 
     def prepare_trunk(self, device: torch.device, compiled: bool) -> None:
         """Move the trunk, which `to` does not reach, to the device of the network, and compile it if asked to."""

@@ -140,7 +140,7 @@ class TeacherLoss:
 
 @dataclass(frozen=True, config=_STRICT)
 class Optimizer:
-    """SGD with momentum, AdamW, or Muon; gradients are clipped to the norm `clip`.
+    """SGD with momentum, AdamW, or Muon; gradients of the network are clipped to the norm `clip`.
 
     Muon (Jordan et al., 2024) orthogonalises the updates of the convolutions' kernels, a row for each output channel,
     and scales them to the size of AdamW's (Liu et al., arXiv:2502.16982, Eq. 4); all else is left to AdamW with the

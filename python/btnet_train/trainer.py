@@ -17,6 +17,7 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from btnet_ext.whole_files import discard_parts
 from btnet_train.batches import Batch, Batches, steps_per_epoch
@@ -226,11 +227,12 @@ class Training:
         *means, stops = cast(Tensor, self._fabric.all_reduce(values, reduce_op="mean")).tolist()
         if not all(map(math.isfinite, means)):
             raise TrainingError(self._not_finite(step, dict(zip(names, means, strict=True))))
-        norm = self._fabric.clip_gradients(
-            module, optimizer, max_norm=self._stage.optimizer.clip, error_if_nonfinite=False
-        )
-        if norm is not None and not torch.isfinite(norm):
-            raise TrainingError(self._not_finite(step, {"gradient": float(norm)}))
+        # As the published code has it, not those of the classifier: its rows are short at first, their gradients large.
+        norm = clip_grad_norm_(self._objective.network.parameters(), self._stage.optimizer.clip)
+        heads = [p.grad for p in self._objective.head_parameters() if p.grad is not None]
+        for name, value in {"gradient": norm, "gradient of the heads": get_total_norm(heads)}.items():
+            if not torch.isfinite(value):
+                raise TrainingError(self._not_finite(step, {name: float(value)}))
         optimizer.step()
         return dict(zip(names, means, strict=True)), stops > 0
 

@@ -102,6 +102,20 @@ def test_stopped_after_every_step(tmp_path: Path, faces: Faces, name: str, width
     assert (tmp_path / "parts/112/network.safetensors").stat().st_mtime_ns == before
 
 
+def test_only_the_gradients_of_the_network_are_clipped(tmp_path: Path, faces: Faces) -> None:
+    """After one step without momentum the classifier is the same whatever they are clipped to, the network is not."""
+    step = {**CHANGES, **schedule("trunk", 0.2), "stages.trunk.optimizer.momentum": 0.0}
+    for clip in (1e-9, 1.0, 1e9):
+        train("phi_hr", {**step, "stages.trunk.optimizer.clip": clip}, tmp_path / f"{clip}", faces)
+    clipped, usual, free = (tmp_path / f"{clip}/112" for clip in (1e-9, 1.0, 1e9))
+    heads = [tensors(folder / "heads.safetensors")["classifier.weight"] for folder in (clipped, usual, free)]
+    assert torch.equal(heads[0], heads[1])
+    assert torch.equal(heads[0], heads[2])
+    networks = [tensors(folder / "network.safetensors")["conv1.weight"] for folder in (clipped, usual, free)]
+    assert (networks[0] - networks[1]).abs().max() > 0
+    assert (networks[0] - networks[2]).abs().max() > 2 * (networks[0] - networks[1]).abs().max()
+
+
 def test_speed_is_that_of_the_training_alone(tmp_path: Path) -> None:
     """Steps of 4 images; what validation and saving take is in no seconds."""
     with Progress(tmp_path, "112 px", 10, 100, 4, 30.0) as progress:
