@@ -3,31 +3,29 @@
     python results/evaluate.py RUNS MODEL ... [--data FOLDER]
 
 Each MODEL is written as a bundle, weights in half precision, and embeds the faces of val_pairs through
-btnet_ext.Engine, with flip. Models of one network get images degraded to r and up to 112 again; models with a network
-for r get the image at r x r. "teacher" is the ONNX model in FOLDER. What res50.json says of other models stays.
+btnet_ext.Engine, with flip, as btnet-eval has it: models of one network get images degraded to r and up to 112 again;
+models with a network for r get the image at r x r. "teacher" is the ONNX model in FOLDER. What res50.json says of other
+models stays.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import io
 import json
 import os
 import sys
 import tempfile
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
+from btnet_eval.cache import EmbeddingCache
+from btnet_eval.datasets.images import open_images
 from btnet_eval.gains import cross_resolution_gain, same_resolution_gain
-from btnet_eval.verification import Pairs, cross_resolution, read_pairs
-from btnet_ext import Engine, degrade, resize
+from btnet_eval.models import Model, Preprocessing, open_model
+from btnet_eval.verification import cross_resolution, read_pairs
+from btnet_eval.verify import embed_pairs
 from btnet_ext.whole_files import whole_file
 from btnet_train.accounting import branch_parameter_count
 from btnet_train.checkpoint import load_checkpoint
@@ -35,7 +33,6 @@ from btnet_train.export import write_bundle
 from btnet_train.fit import NETWORK
 from btnet_train.fit import RESULT as RESULT_OF_RUN
 from btnet_train.networks import IResNet
-from btnet_train.teacher import Teacher
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from common import machine
@@ -60,37 +57,18 @@ MODELS = {
 EARLIER = {run: starts["--previous"] for run, starts in STARTS.items() if "--previous" in starts}
 """Which run a run went on from."""
 
-Images: TypeAlias = list[NDArray[np.uint8]]
-Rows: TypeAlias = NDArray[np.float32]
 
-
-class Faces:
-    """The distinct faces of the pairs, and where both sides of each pair are among them."""
-
-    def __init__(self, archive: Path, pairs: Pairs) -> None:
-        names = sorted({*pairs.paths_a, *pairs.paths_b})
-        with zipfile.ZipFile(archive) as members:
-            self.images = [np.asarray(Image.open(io.BytesIO(members.read(name))).convert("RGB")) for name in names]
-        places = {name: place for place, name in enumerate(names)}
-        self.sides = [np.array([places[name] for name in paths]) for paths in (pairs.paths_a, pairs.paths_b)]
-        self.pairs = pairs
-
-    def accuracies(self, rows: Mapping[int, Rows]) -> dict[str, dict[str, float]]:
-        """Mean and standard deviation in percent for every column, from the embeddings at each resolution."""
-        sides = {r: (rows[r][self.sides[0]], rows[r][self.sides[1]]) for r in rows}
-        result = {}
+def accuracies(model: Model, data: Path) -> dict[str, dict[str, float]]:
+    """10-fold accuracy of a model on val_pairs, mean and standard deviation in percent, for every column."""
+    pairs = read_pairs(data / "celeba/val_pairs.tsv")
+    result = {}
+    with open_images(data / "celeba/val112.zip") as images, tempfile.TemporaryDirectory() as folder:
+        found = embed_pairs(model, pairs, images, (112, *SIDES), EmbeddingCache(folder))
         for first, second in COLUMNS:
-            measured = cross_resolution(sides[first], sides[second], self.pairs.same, self.pairs.folds)
+            sides = {r: (found.first[r], found.second[r]) for r in (first, second)}
+            measured = cross_resolution(sides[first], sides[second], pairs.same, pairs.folds)
             result[f"{first}&{second}"] = {"mean": 100 * measured.mean, "std": 100 * measured.std}
-        return result
-
-
-def embed_all(embed: Callable[[Images], Rows], images: Images, native: bool) -> dict[int, Rows]:
-    """Embeddings of all images at 112 px and at the resolutions of the branches."""
-    rows = {112: embed(images)}
-    for side in SIDES:
-        rows[side] = embed([resize(image, (side, side)) if native else degrade(image, side) for image in images])
-    return rows
+    return result
 
 
 def load_networks(runs: Path, sources: Mapping[int, str]) -> dict[int, IResNet]:
@@ -164,24 +142,23 @@ def main() -> None:
         for side, run in MODELS.get(model, {}).items():
             if not (runs / run / str(side) / RESULT_OF_RUN).exists():
                 parser.error(f"{model} is not trained yet: {runs / run / str(side)} has no {RESULT_OF_RUN}")
-    faces = Faces(data / "celeba/val112.zip", read_pairs(data / "celeba/val_pairs.tsv"))
     models: dict[str, dict[str, Any]] = json.loads(RESULT.read_text())["models"] if RESULT.exists() else {}
     for model in arguments.models:
-        measured = measure_teacher(faces, data) if model == TEACHER else measure(model, faces, runs)
+        measured = measure_teacher(data) if model == TEACHER else measure(model, runs, data)
         models[model] = {"machine": machine(), **measured}
     models = {model: models[model] for model in (*MODELS, TEACHER) if model in models}
     with whole_file(RESULT) as append:
-        result = {"pairs": len(faces.pairs), "models": models, "gains": gains(models)}
+        result = {"pairs": len(read_pairs(data / "celeba/val_pairs.tsv")), "models": models, "gains": gains(models)}
         append((json.dumps(result, indent=1) + "\n").encode())
 
 
-def measure(model: str, faces: Faces, runs: Path) -> dict[str, Any]:
+def measure(model: str, runs: Path, data: Path) -> dict[str, Any]:
     """What a model reaches and what it cost."""
     sources = MODELS[model]
     networks = load_networks(runs, sources)
     with tempfile.TemporaryDirectory() as folder:
-        engine = Engine(write_model(Path(folder) / f"{model}.btnet", networks, {"method": model}))
-        accuracy = measure_engine(engine, faces, native=len(sources) > 1)
+        bundle = write_model(Path(folder) / f"{model}.btnet", networks, {"method": model})
+        accuracy = accuracies(open_model(bundle), data)
     return {
         "accuracy": accuracy,
         "networks": describe(runs, sources, networks),
@@ -189,23 +166,11 @@ def measure(model: str, faces: Faces, runs: Path) -> dict[str, Any]:
     }
 
 
-def measure_engine(engine: Engine, faces: Faces, native: bool) -> dict[str, dict[str, float]]:
-    """What an engine reaches, with flip. native: it gets small images as they are, not enlarged again to 112 px."""
-    return faces.accuracies(embed_all(lambda images: engine.embed(images, flip=True), faces.images, native))
-
-
-def measure_teacher(faces: Faces, data: Path) -> dict[str, Any]:
+def measure_teacher(data: Path) -> dict[str, Any]:
     """What the teacher reaches."""
     mean, std = (tuple(map(float, text.split(","))) for text in (TEACHER_MEAN, TEACHER_STD))
-    teacher = Teacher(data / "teacher/mobilefacenet.onnx", mean=mean, std=std)
-    rows = embed_all(lambda images: embed_flipped(teacher, np.stack(images)), faces.images, native=False)
-    return {"accuracy": faces.accuracies(rows)}
-
-
-def embed_flipped(teacher: Teacher, images: NDArray[np.uint8]) -> Rows:
-    """Sum of the teacher's embeddings of images and mirror images."""
-    total: Rows = teacher.embed(images) + teacher.embed(np.ascontiguousarray(images[:, :, ::-1]))
-    return total
+    given = Preprocessing(mean, std)  # type: ignore[arg-type]  # of three, as it checks
+    return {"accuracy": accuracies(open_model(data / "teacher/mobilefacenet.onnx", preprocessing=given), data)}
 
 
 if __name__ == "__main__":

@@ -262,8 +262,10 @@ def test_only_what_is_measured_is_shipped(
     assert "btnet is not in res50.json: measure it with evaluate.py first" in capsys.readouterr().err
 
 
-def test_reports_say_what_was_measured_and_not_where_it_lay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    data, kept = tmp_path / "data", tmp_path / "reports"
+@pytest.fixture
+def val(tmp_path: Path) -> Path:
+    """A folder with a teacher, and eight pairs of the faces of five people."""
+    data = tmp_path / "data"
     (data / "teacher").mkdir(parents=True)
     write_model(data / "teacher/mobilefacenet.onnx")
     write_faces(data / "celeba/val112")
@@ -271,10 +273,40 @@ def test_reports_say_what_was_measured_and_not_where_it_lay(monkeypatch: pytest.
     rows = [(person % 2, f"{person:03d}/0.png", f"{other:03d}/1.png", int(person == other)) for person, other in PAIRS]
     lines = ["\t".join(map(str, row)) for row in [("fold", "path_a", "path_b", "same"), *rows]]
     (data / "celeba/val_pairs.tsv").write_text("\n".join(lines) + "\n")
+    return data
+
+
+def test_what_is_measured_stands_beside_what_was(
+    runs: Path, val: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight pairs in two folds: accuracies are multiples of 12.5, or of half of that between two resolutions."""
+    result = tmp_path / "res50.json"
+    monkeypatch.setattr(evaluate, "RESULT", result)
+    monkeypatch.setitem(evaluate.MODELS, "btnet", {112: "phi_mr", 7: "btnet"})
+    result.write_text(json.dumps({"models": {"phi_hr": {"accuracy": "as before"}}}))
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", str(runs), "btnet", "teacher", "--data", str(val)])
+    evaluate.main()
+    found = json.loads(result.read_text())
+    assert (list(found["models"]), found["pairs"]) == (["phi_hr", "btnet", "teacher"], 8)
+    assert found["models"]["phi_hr"] == {"accuracy": "as before"}
+    for model in ("btnet", "teacher"):
+        measured = found["models"][model]
+        assert measured["machine"]["cores"] >= 1
+        for columns, accuracy in measured["accuracy"].items():
+            step = 12.5 if len(set(columns.split("&"))) == 1 else 6.25
+            assert 0 <= accuracy["mean"] <= 100
+            assert accuracy["mean"] % step == 0, columns
+    assert found["models"]["btnet"]["networks"]["7"]["images"] > 0
+
+
+def test_reports_say_what_was_measured_and_not_where_it_lay(
+    val: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    kept = tmp_path / "reports"
     kept.mkdir()
     (kept / "old.png").touch()
     monkeypatch.setattr(reports, "REPORTS", kept)
-    monkeypatch.setattr(sys, "argv", ["reports.py", "teacher", "--data", str(data)])
+    monkeypatch.setattr(sys, "argv", ["reports.py", "teacher", "--data", str(val)])
     reports.main()
     assert {path.suffix for path in kept.iterdir()} == {".json", ".md", ".png"}
     assert not (kept / "old.png").exists()
