@@ -132,7 +132,7 @@ class ScoreTail:
         value = _just_above(self._highest[0], accepted)
         rate = float(np.count_nonzero(self._highest[0].astype(np.float64) >= value) / self._impostors)
         found = sum(np.count_nonzero(block.astype(np.float64) >= value) for block in self._genuine)
-        return Threshold(value, rate, found / genuine, self._impostors)
+        return Threshold(value, rate, float(found / genuine), self._impostors)
 
     def _prune(self) -> None:
         scores = np.concatenate(self._highest)
