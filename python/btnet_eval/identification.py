@@ -172,18 +172,22 @@ def search(gallery: ArrayLike, probes: ArrayLike, k: int) -> tuple[NDArray[np.in
     if not 1 <= k <= len(rows):
         raise ValueError(f"k must be 1 to {len(rows)}, the rows of the gallery, not {k}")
     different, which = distinct(rows)
-    of_each = np.split(np.argsort(which, kind="stable"), np.cumsum(np.bincount(which))[:-1])
+    by_row, counts = np.argsort(which, kind="stable"), np.bincount(which)
+    begins = np.cumsum(counts) - counts
     index = _index(different, wanted)
     indices = np.empty((len(wanted), k), np.int64)
     scores = np.empty((len(wanted), k), np.float32)
     for start in range(0, len(wanted), _BLOCK):
-        for probe, (found, places) in enumerate(
-            zip(*index.search(wanted[start : start + _BLOCK], min(k, len(different))), strict=True), start
-        ):
-            equal = [of_each[place] for place in places]
-            all_places, all_scores = np.concatenate(equal), np.repeat(found, [len(rows) for rows in equal])
-            order = np.lexsort((all_places, -all_scores))[:k]
-            indices[probe], scores[probe] = all_places[order], all_scores[order]
+        block = slice(start, start + _BLOCK)
+        found, places = index.search(wanted[block], min(k, len(different)))
+        # Of the rows that each found one stands for, as many as there is still room for: k for each probe in all.
+        before = np.cumsum(counts[places], axis=1) - counts[places]
+        taken = np.clip(k - before, 0, counts[places]).ravel()
+        offsets = np.arange(taken.sum()) - np.repeat(np.cumsum(taken) - taken, taken)
+        of_rows = by_row[np.repeat(begins[places].ravel(), taken) + offsets].reshape(-1, k)
+        of_scores = np.repeat(found.ravel(), taken).reshape(-1, k)
+        order = np.lexsort((of_rows, -of_scores))
+        indices[block], scores[block] = (np.take_along_axis(values, order, axis=1) for values in (of_rows, of_scores))
     return indices, scores
 
 
