@@ -205,8 +205,11 @@ class _Counts:
     def of(self, indices: NDArray[np.int64], person: NDArray[np.intp]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Mates and others of the distinct rows indices, (b, k), for probes of person, (b, 1)."""
         keys = indices * self._persons + person
-        places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        mates = np.where(self._keys[places] == keys, self._mates[places], 0)
+        places = np.searchsorted(self._keys, keys)
+        np.minimum(places, len(self._keys) - 1, out=places)
+        found = self._keys[places] == keys
+        del keys  # each of these is as large as a block of scores
+        mates = self._mates[places] * found
         return mates, self._rows[indices] - mates
 
 

@@ -248,7 +248,7 @@ def test_a_person_of_many_rows_takes_little_memory(monkeypatch: pytest.MonkeyPat
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 8_000_000
+    assert peak < 4_000_000
     for values in ("ranks", "mate_scores", "unmated_scores"):
         np.testing.assert_allclose(getattr(found, values), getattr(whole, values), atol=1e-6)
 
