@@ -50,6 +50,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "gpu.md": {"gpu_bytes": gpu_bytes},
     "results.md": {
         "trained_accuracy": tables_training.accuracy,
+        "int8": tables_training.int8,
         "trained_gains": tables_training.gains,
         "trained_cost": tables_training.cost,
         "verification": partial(tables_training.rates, "verification"),

@@ -44,6 +44,22 @@ def accuracy() -> str:
     return f"{results['pairs']:,} pairs. {' '.join(where)}\n\n{table(['model', *columns], rows)}"
 
 
+def int8() -> str:
+    """Accuracy of the shipped model in float32 and in 8 bits, and what is lost."""
+    results = common.load("int8", ROOT / "results")
+    means = {name: [value["mean"] for value in of.values()] for name, of in results["accuracy"].items()}
+    rows = [[name, *(f"{mean:.2f}" for mean in of)] for name, of in means.items()]
+    lost = [f"{before - after:.2f}" for before, after in zip(means["f32"], means["int8"], strict=True)]
+    accuracy = table(["precision", *results["accuracy"]["f32"]], [*rows, ["lost", *lost]])
+    cosines = [
+        [side, f"{of['mean']:.4f}", f"{of['lowest']:.4f}", str(len(of["kept"]))]
+        for side, of in results["quantization"]["cosine"].items()
+    ]
+    agreement = table(["branch", "mean cosine", "lowest cosine", "layers kept in float32"], cosines)
+    size = f"{results['bytes']['f32'] / 1e6:.1f} MB, with 8-bit graphs {results['bytes']['with int8'] / 1e6:.1f} MB"
+    return f"{results['pairs']:,} pairs. {place(results)}\n\n{accuracy}\n\n{agreement}\n\nThe bundle has {size}."
+
+
 def gains() -> str:
     """Gains of btnet."""
     rows = [

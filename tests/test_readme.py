@@ -18,10 +18,10 @@ def snippet(language: str) -> str:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, small_bundle: Path) -> Path:
-    """Make a folder like a clone in which the README's first command has run."""
-    (tmp_path / "demo.btnet").symlink_to(small_bundle)
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
+def workplace(tmp_path: Path) -> Path:
+    """Make a folder that has of a clone what the snippets use."""
+    for name in ("examples", "python"):
+        (tmp_path / name).symlink_to(ROOT / name)
     return tmp_path
 
 
