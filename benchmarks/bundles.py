@@ -131,7 +131,8 @@ def description(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
         "quick": options.quick,
     }
     if "quantization" in bundle.metadata:
-        faces = "faces" if options.bundle else f"smooth random images, to a cosine of {LEAST_COSINE} or more"
+        random = "seed" in found["weights"]
+        faces = f"smooth random images, to a cosine of {LEAST_COSINE} or more" if random else "faces"
         found["int8"] = f"calibrated with {bundle.metadata['quantization']['faces']} {faces}"
     return found
 

@@ -56,8 +56,10 @@ def int8() -> str:
         for side, of in results["quantization"]["cosine"].items()
     ]
     agreement = table(["branch", "mean cosine", "lowest cosine", "layers kept in float32"], cosines)
+    faces = f"{results['quantization']['faces']} faces to calibrate with"
     size = f"{results['bytes']['f32'] / 1e6:.1f} MB, with 8-bit graphs {results['bytes']['with int8'] / 1e6:.1f} MB"
-    return f"{results['pairs']:,} pairs. {place(results)}\n\n{accuracy}\n\n{agreement}\n\nThe bundle has {size}."
+    head = f"{results['pairs']:,} pairs, {faces}. {place(results)}"
+    return f"{head}\n\n{accuracy}\n\n{agreement}\n\nThe bundle has {size}."
 
 
 def gains() -> str:

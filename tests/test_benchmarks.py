@@ -317,6 +317,7 @@ def test_settings_say_how_8_bit_graphs_were_made() -> None:
     assert settings["int8"] == "calibrated with 8 smooth random images, to a cosine of 0.01 or more"
     assert settings["weights"] == {"seed": 0}
     assert settings["quick"] is True
+    bundle.metadata["training"] = {"method": "BTNet"}
     settings = bundles.description(bundle, argparse.Namespace(quick=False, bundle=Path("mine.btnet")))
     assert settings["int8"] == "calibrated with 8 faces"
 
