@@ -77,12 +77,13 @@ def main() -> None:
         expected = {resolution: reference(network, crops, resolution) for resolution, network in networks.items()}
         results = {precision: compare(bundle, precision, crops, expected) for precision in precisions}
         settings = bundles.description(bundle, options)
+    sides = [side for crop in crops for side in crop.shape[:2]]
     others = {str(r): float(np.median((e @ e.T)[np.triu_indices(len(e), 1)])) for r, e in expected.items()}
     publish(
         "accuracy",
         {
             "settings": settings,
-            "crops": len(crops),
+            "crops": {"number": len(crops), "shortest_side": min(sides), "longest_side": max(sides)},
             "cosine": results,
             "median_cosine_of_two_crops": others,
             "absent": absent,

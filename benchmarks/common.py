@@ -17,6 +17,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime, timezone
 from importlib import metadata
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +28,8 @@ from btnet_ext.errors import BtnetError
 RESULTS = Path(__file__).with_name("results")
 NOISY = 0.05
 """The spread from which on a figure is called too noisy."""
+STRETCHES = 7
+"""Of a run with many values, by whose medians its range is judged."""
 INSTRUCTIONS = {
     "avx2": {"avx2"},
     "avx512": {"avx512f"},
@@ -36,8 +39,6 @@ INSTRUCTIONS = {
 }
 """Vector instructions that figures depend on: by their name in results, the flags of Linux of which one is enough."""
 SUMMARY = {"median", "spread", "lowest", "highest"}
-OLD_SUMMARY = {"median", "spread"}
-"""What summaries had before they had a range."""
 
 _Name = TypeVar("_Name", bound=Hashable)
 _Result = TypeVar("_Result")
@@ -98,10 +99,14 @@ def interleave(candidates: Mapping[_Name, Callable[[], object]], *, rounds: int)
 def summary(values: list[float]) -> dict[str, float]:
     """Median, its spread, which is half the width of the middle half relative to it, and the lowest and highest value.
 
-    values: two or more. The spread says how noisy the machine was.
+    values: three or more, in the order in which they were measured. The spread says how noisy the machine was. Of more
+    than STRETCHES values, lowest and highest are those of the medians of so many stretches of the run: among hundreds
+    of values there is always an outlier.
     """
     low, middle, high = statistics.quantiles(values, n=4)
-    return {"median": middle, "spread": (high - low) / 2 / middle, "lowest": min(values), "highest": max(values)}
+    ends = [round(part * len(values) / STRETCHES) for part in range(STRETCHES + 1)]
+    stretches = [statistics.median(values[begin:end]) for begin, end in pairwise(ends) if begin < end]
+    return {"median": middle, "spread": (high - low) / 2 / middle, "lowest": min(stretches), "highest": max(stretches)}
 
 
 def ratios(over: list[float], under: list[float]) -> dict[str, float]:
@@ -117,6 +122,14 @@ def memory() -> dict[str, float]:
     return {
         name: int(fields[key].split()[0]) / 1024 for name, key in {"resident": "Rss", "anonymous": "Anonymous"}.items()
     }
+
+
+def peak(run: Callable[[], object]) -> float:
+    """Megabytes (2^20) of resident memory that this process has at most during a call."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    run()
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) / 1024
 
 
 def in_child(function: Callable[..., _Result], *arguments: Any) -> _Result:
@@ -136,7 +149,7 @@ def measurements(results: Mapping[str, Any], within: str = "") -> dict[str, Mapp
     """All summaries of a tree of results, by their path, such as "f32 / 112 / seconds"."""
     found: dict[str, Mapping[str, float]] = {}
     for key, value in results.items():
-        if isinstance(value, Mapping) and value.keys() in (SUMMARY, OLD_SUMMARY):
+        if isinstance(value, Mapping) and value.keys() == SUMMARY:
             found[f"{within}{key}"] = value
         elif isinstance(value, Mapping):
             found |= measurements(value, f"{within}{key} / ")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from common import SUMMARY, measurements, table
+from common import measurements, table
 
 FLOOR = 0.02
 """A median that moved by less, relative to the old one, is not called changed."""
@@ -36,14 +36,10 @@ def refuse_others(settings: Mapping[str, Any], options: argparse.Namespace) -> N
 def _changed(old: Mapping[str, float], new: Mapping[str, float]) -> bool:
     """Tell whether all values of one lie beyond all of the other, and the medians are more than FLOOR apart.
 
-    With five values each, that happens in one of 126 comparisons of what is the same. Where one is from the time before
-    summaries had a range: whether their middle halves lie apart.
+    With five values each, that happens in one of 126 comparisons of what is the same.
     """
-    apart = abs(old["median"] - new["median"])
-    if old.keys() == new.keys() == SUMMARY:
-        disjoint = old["highest"] < new["lowest"] or new["highest"] < old["lowest"]
-        return disjoint and apart > FLOOR * old["median"]
-    return apart > old["median"] * old["spread"] + new["median"] * new["spread"]
+    disjoint = old["highest"] < new["lowest"] or new["highest"] < old["lowest"]
+    return disjoint and abs(old["median"] - new["median"]) > FLOOR * old["median"]
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[float, float]]:

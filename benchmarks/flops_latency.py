@@ -29,7 +29,7 @@ from btnet_ext import Bundle, Engine
 from btnet_ext.cuda import find_gpu, parse_device
 from comparing import refuse_others
 from costs import costs
-from loading import loads
+from loading import load, twice
 from openvino_runs import Way, best_way, fastest, single
 from publish import publish
 
@@ -54,8 +54,8 @@ class Plan:
         return [2**k for k in range(MANY.bit_length() - 1, self.most.bit_length())]
 
 
-QUICK = Plan(rounds=3, calls=10, loads=2, most=16)
-PLANS = {"cpu": Plan(), "gpu": Plan(loads=2, alone=False, most=1024)}
+QUICK = Plan(rounds=3, calls=10, loads=3, most=16)
+PLANS = {"cpu": Plan(), "gpu": Plan(loads=3, alone=False, most=1024)}
 
 
 def latencies(
@@ -165,7 +165,7 @@ def all_loads(bundle: Bundle, options: dict[str, Any], plan: Plan) -> dict[str, 
     """Seconds and memory of an engine with all branches, and with each alone if the plan says so."""
     choices = {str(resolution): [resolution] for resolution in reversed(bundle.resolutions) if plan.alone}
     choices["all"] = list(bundle.resolutions)
-    return {name: loads(str(bundle.path), chosen, options, plan.loads) for name, chosen in choices.items()}
+    return {name: twice(load, str(bundle.path), chosen, options, times=plan.loads) for name, chosen in choices.items()}
 
 
 def main() -> None:

@@ -34,9 +34,8 @@ from btnet_ext import Bundle, Engine
 from comparing import refuse_others
 from publish import publish
 
-MIXES = ("surveillance", "all small")
 CROPS, QUICK_CROPS = 128, 32
-ROUNDS, QUICK_ROUNDS = 7, 3
+ROUNDS, QUICK_ROUNDS = 5, 3
 PAUSE = 0.1  # seconds; the threads of a framework go on spinning for a while, and would disturb the next candidate
 LOWEST_COSINE = 0.9999
 
@@ -80,7 +79,16 @@ class Worker:
     def __init__(self, peer: Peer, bundle: Path, crops: int, log: Path) -> None:
         """Start it, and wait until it is ready. Raises Absent, with the last line that it wrote to the log."""
         command = [sys.executable, str(Path(__file__).with_name("peers_worker.py")), peer.runner]
-        command += ["--bundle", str(bundle), "--precision", peer.precision, "--crops", str(crops), "--mixes", *MIXES]
+        command += [
+            "--bundle",
+            str(bundle),
+            "--precision",
+            peer.precision,
+            "--crops",
+            str(crops),
+            "--mixes",
+            *mixes.MIXES,
+        ]
         if peer.resize:
             command += ["--resize", peer.resize]
         with log.open("w") as errors:
@@ -206,13 +214,13 @@ def measure(bundle: Bundle, precisions: list[str], crops: int, rounds: int) -> d
     with tempfile.TemporaryDirectory() as name:
         field = Field(bundle, peers(precisions), crops, Path(name))
         base_of(field)
-        close = {mix: cosines(field, mix, Path(name)) for mix in MIXES}
-        seconds = {mix: run(field, mix, rounds) for mix in MIXES}
+        close = {mix: cosines(field, mix, Path(name)) for mix in mixes.MIXES}
+        seconds = {mix: run(field, mix, rounds) for mix in mixes.MIXES}
         field.stop()
     base = base_of(field)
     selecting = Engine(bundle.path)
     found = {}
-    for mix in MIXES:
+    for mix in mixes.MIXES:
         found[mix] = results_of({peer: seconds[mix][peer] for peer in field.workers}, base, crops)
         found[mix]["cosine"] = {
             str(peer): {"lowest": lowest, "reference": str(peer.reference)}

@@ -25,7 +25,7 @@ def resizer(name: str) -> Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]:
         return lambda crop, side: np.asarray(Image.fromarray(crop).resize((side, side), Image.Resampling.BICUBIC))
     import cv2
 
-    return lambda crop, side: cv2.resize(crop, (side, side), interpolation=cv2.INTER_CUBIC)
+    return lambda crop, side: np.asarray(cv2.resize(crop, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def blocks(bundle: Bundle, resize: str, crops: Crops, side: int, batch: int) -> Iterator[Rows]:
@@ -70,13 +70,14 @@ def with_openvino(bundle: Bundle, precision: str, side: int, batch: int) -> Run:
 
 
 def with_torch(bundle: Bundle, precision: str, side: int, batch: int, *, compiled: bool = False) -> Run:
-    """The network that a bundle with random weights was made from; f32."""
+    """The network that a bundle with random weights was made from, channels last, which is faster on CPUs; f32."""
     import torch
 
     network = bundles.networks(bundle, [side])[side]
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def embedding(block: torch.Tensor) -> torch.Tensor:
-        rows: torch.Tensor = network(block)[0]
+        rows: torch.Tensor = network(block.contiguous(memory_format=torch.channels_last))[0]
         return rows
 
     # Each batch size has a forward of its own, but all share this code: without dynamic=False, PyTorch would see the

@@ -44,8 +44,19 @@ def gpu_bytes() -> str:
     return table([*header, *(f"{gpu}, µs" for gpu in results["gpus"])], rows)
 
 
+SPEED = (
+    "accuracy",
+    "costs",
+    "flame_graph",
+    "memory_use",
+    "mixed_batch",
+    "peers",
+    "resample",
+)
+"""The JSON files of docs/performance.md."""
+
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
-    "performance.md": for_pages(["accuracy", "costs", "mixed_batch", "memory_use", "resample"]),
+    "performance.md": for_pages(SPEED),
     "training.md": {"recipes": recipes},
     "gpu.md": {"gpu_bytes": gpu_bytes},
     "results.md": {

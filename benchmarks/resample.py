@@ -160,8 +160,8 @@ def threads(source: int, target: int, rounds: int) -> dict[str, Any]:
     }
 
 
-def stages(simd: str) -> dict[str, dict[str, float]]:
-    """Microseconds of the stages of a resize in one of the vector code paths."""
+def stages(simd: str) -> dict[str, dict[str, dict[str, float]]]:
+    """Summaries of the microseconds of the stages of a resize in one of the vector code paths."""
     isa, flags = ISAS[simd]
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "stages"
@@ -174,7 +174,10 @@ def stages(simd: str) -> dict[str, dict[str, float]]:
         sides = [str(side) for pair in SIZES for side in pair]
         output = subprocess.run([program, *sides], check=True, capture_output=True, text=True).stdout
     names = [f"{source} -> {target}" for source, target in SIZES]
-    return dict(zip(names, map(json.loads, output.splitlines()), strict=True))
+    return {
+        name: {stage: common.summary(times) for stage, times in json.loads(line).items()}
+        for name, line in zip(names, output.splitlines(), strict=True)
+    }
 
 
 def main() -> None:

@@ -1,29 +1,39 @@
 // Where the time of a resize goes, from inside: this includes the passes of one instruction set, to call their stages.
 // benchmarks/resample.py compiles it with PASSES ("resample/passes_avx2.cc") and ISA (Avx2), and reads the JSON it
-// prints: microseconds, medians.
+// prints: microseconds, a value a round. All stages take turns, so that a slow spell hits all of them.
 
 #include PASSES
 
-#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
+#include <utility>
 #include <vector>
 
 namespace btnet {
 namespace {
 
-template <class Work>
-double median_microseconds(Work work) {
+constexpr int kRounds = 301, kCalls = 5;
+
+using Stages = std::vector<std::pair<const char*, std::function<void()>>>;
+
+void print_times(const Stages& stages) {
   using Clock = std::chrono::steady_clock;
-  std::vector<double> times;
-  for (int round = 0; round < 301; ++round) {
-    const auto start = Clock::now();
-    for (int i = 0; i < 5; ++i) work();
-    times.push_back(std::chrono::duration<double, std::micro>(Clock::now() - start).count() / 5);
+  std::vector<std::vector<double>> times(stages.size());
+  for (int round = 0; round < kRounds; ++round) {
+    for (std::size_t i = 0; i < stages.size(); ++i) {
+      const auto start = Clock::now();
+      for (int call = 0; call < kCalls; ++call) stages[i].second();
+      times[i].push_back(std::chrono::duration<double, std::micro>(Clock::now() - start).count() / kCalls);
+    }
   }
-  std::nth_element(times.begin(), times.begin() + 150, times.end());
-  return times[150];
+  for (std::size_t i = 0; i < stages.size(); ++i) {
+    std::printf("%s\"%s\": [", i == 0 ? "{" : ", ", stages[i].first);
+    for (int round = 0; round < kRounds; ++round) std::printf("%s%.3f", round == 0 ? "" : ", ", times[i][round]);
+    std::printf("]");
+  }
+  std::printf("}\n");
 }
 
 void print_stages(int in, int out) {
@@ -37,17 +47,16 @@ void print_stages(int in, int out) {
   const Job fused{image, out, out, Filter::bicubic, nullptr, &planes};
   Scratch scratch;
 
-  const double taps =
-      median_microseconds([&] { make_grouped<ISA>(job.filter, in, out, Scratch::horizontal_taps, scratch); });
   const Grouped grouped = prepare<ISA, 3>(job, scratch);
-  const double horizontal = median_microseconds([&] { run_horizontal<ISA, 3>(job, grouped); });
-  const double vertical = median_microseconds([&] { run_vertical<ISA, 3>(job, grouped); });
-  const double normalizing = median_microseconds([&] { run_vertical<ISA, 3>(fused, grouped); });
-  const double total = median_microseconds([&] { resize_with<ISA>(job, scratch); });
-  const double fused_total = median_microseconds([&] { resize_with<ISA>(fused, scratch); });
-  std::printf("{\"taps\": %.3f, \"horizontal\": %.3f, \"vertical\": %.3f, \"normalizing_vertical\": %.3f, ", taps,
-              horizontal, vertical, normalizing);
-  std::printf("\"resize\": %.3f, \"resize_normalize\": %.3f}\n", total, fused_total);
+  Scratch own;  // what is prepared above stays as it is
+  print_times({
+      {"taps", [&] { make_grouped<ISA>(job.filter, in, out, Scratch::horizontal_taps, own); }},
+      {"horizontal", [&] { run_horizontal<ISA, 3>(job, grouped); }},
+      {"vertical", [&] { run_vertical<ISA, 3>(job, grouped); }},
+      {"normalizing_vertical", [&] { run_vertical<ISA, 3>(fused, grouped); }},
+      {"resize", [&] { resize_with<ISA>(job, own); }},
+      {"resize_normalize", [&] { resize_with<ISA>(fused, own); }},
+  });
 }
 
 }  // namespace

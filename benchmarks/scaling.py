@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -107,27 +106,19 @@ def by_number(bundle: Bundle, plan: Plan) -> dict[str, Any]:
     return results
 
 
-def peak(run: Callable[[], object]) -> float:
-    """MiB of resident memory that this process has at most during a call."""
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    run()
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["VmHWM"].split()[0]) / 1024
-
-
 def peaks(bundle: str, way: str, numbers: Sequence[int]) -> dict[str, float]:
     """MiB at most in this process while it embeds a number of images, above what it had once it had embedded POOL."""
     engine, crops = Engine(bundle), cycle(mixes.crops(MIX, POOL))
     WAYS[way](engine, crops, POOL)
     before = common.memory()["resident"]
-    return {str(number): peak(partial(WAYS[way], engine, crops, number)) - before for number in numbers}
+    return {str(number): common.peak(partial(WAYS[way], engine, crops, number)) - before for number in numbers}
 
 
 def peak_of_side(bundle: str, side: int, images: int) -> float:
     """MiB at most in this process while it embeds its first images, of one side, above what it had with these."""
     engine, crops = Engine(bundle), mixes.squares(side, images)
     before = common.memory()["resident"]
-    return peak(partial(engine.embed, crops)) - before
+    return common.peak(partial(engine.embed, crops)) - before
 
 
 def by_threads(bundle: Bundle, plan: Plan) -> dict[str, Any]:
@@ -141,12 +132,13 @@ def by_threads(bundle: Bundle, plan: Plan) -> dict[str, Any]:
     results = {}
     with tempfile.TemporaryDirectory() as cache:
         for number in threads:
-            load_engine = partial(common.in_child, load, str(bundle.path), list(bundle.resolutions), cache)
-            load_engine({"threads": number})  # fills the cache
+            with_threads = list(bundle.resolutions), {"threads": number}
+            load_engine = partial(common.in_child, load, str(bundle.path), *with_threads, cache)
+            load_engine()  # fills the cache
             results[str(number)] = {
                 "images_per_second": common.summary([len(crops) / value for value in seconds[number]]),
                 "speed_up": common.ratios(seconds[1], seconds[number]),
-                "anonymous_megabytes": load_engine({"threads": number})["anonymous"],
+                "anonymous_megabytes": load_engine()["anonymous"],
             }
     return results
 

@@ -13,6 +13,15 @@ Results: TypeAlias = Mapping[str, Any]
 BATCHES = {"single": "1 crop", "many": "8 crops and more"}
 STAGES = ("taps", "horizontal", "vertical", "normalizing_vertical", "resize", "resize_normalize")
 """Of a resize, in resample_stages.cc."""
+LOADING = (
+    "ready, first time, s",
+    "ready, again, s",
+    "ratio",
+    "anonymous, first time, MiB",
+    "anonymous, again, MiB",
+    "resident, first time, MiB",
+    "resident, again, MiB",
+)
 
 
 def _head(results: Results) -> str:
@@ -21,16 +30,10 @@ def _head(results: Results) -> str:
     bundle = f"{settings['arch']}, width {settings['width']}. " if "arch" in settings else ""
     gpu = f"{settings['gpu']}; " if settings.get("gpu") else ""
     seed = f"; seed of the images {settings['seed']}" if "seed" in settings else ""
-    # There is nothing to note without summaries, and in results that are older than the note.
-    noise = [noise_note(results)] if "noise" in results and results["noise"]["figures"] else []
+    noise = [noise_note(results)] if results["noise"]["figures"] else []  # without summaries there is nothing to note
     absent = [f"Not measured: {name}, since {why}." for name, why in results.get("absent", {}).items()]
     int8 = [f"8-bit graphs: {settings['int8']}."] if "int8" in settings else []
     return "\n\n".join([f"{bundle}{gpu}{place(results)}{seed}", *noise, *int8, *absent])
-
-
-def _median(figure: Mapping[str, float] | float) -> float:
-    """Return the median of a summary; older results have nothing else for some figures."""
-    return figure["median"] if isinstance(figure, Mapping) else figure
 
 
 def _value(summary: Mapping[str, float], digits: int = 2) -> str:
@@ -55,30 +58,26 @@ def accuracy(results: Results) -> str:
             row += [f"{both[0]:.12f}"] if precision == "f32" else [f"{value:.6f}" for value in both]
         rows.append([*row, f"{results['median_cosine_of_two_crops'][resolution]:.3f}"])
     header.append("two different crops, median")
-    return f"{results['crops']} crops. {_page(results, table(header, rows))}"
+    crops = results["crops"]
+    of = f"{crops['number']} crops, sides of {crops['shortest_side']} to {crops['longest_side']} px"
+    return f"{of}. {_page(results, table(header, rows))}"
 
 
 def memory_use(results: Results) -> str:
-    """Memory of engine and naive use, and of a stream."""
-    kinds = {"first": "engine, first time", "again": "engine, from the cache", "naive": "OpenVINO's own API"}
-    parts = ("anonymous", "resident")
+    """Memory and seconds to load of the engine and of OpenVINO's own API, and memory along a stream."""
+    names = {"engine": "engine", "openvino": "OpenVINO's own API"}
     rows = [
-        [
-            precision,
-            *(f"{_median(of[kind][part]):.0f}" for kind in kinds for part in parts),
-            *(f"{_median(of[kind]['seconds']):.1f}" for kind in ("first", "again")),
-        ]
+        [precision, names[who], *_loading(twice)]
         for precision, of in results["precision"].items()
+        for who, twice in of.items()
     ]
-    header = ["", *(f"{kind}: {part}, MiB" for kind in kinds.values() for part in parts)]
-    header += ["load, first time, s", "load, from the cache, s"]
     stream = results["stream"]
-    start = stream["resident"][1000 // stream["every"]]
+    start, growth = stream["resident"][1000 // stream["every"]], stream["growth_after_1000"]
     return _page(
         results,
-        table(header, rows),
-        f"A stream of {stream['images']:,} generated images: {start:.0f} MiB resident after the first 1,000, "
-        f"at most {stream['growth_after_1000']:.0f} MiB more after that.",
+        table(["precision", "", *LOADING], rows),
+        f"A stream of {stream['images']:,} generated images through a {stream['arch']} of width {stream['width']}: "
+        f"{start:.0f} MiB resident after the first 1,000, at most {growth:.0f} MiB more after that.",
     )
 
 
@@ -94,11 +93,7 @@ def flops_latency(results: Results) -> str:
                 rates += [_value(branch["latency_to_openvino"]), _value(openvino["images_per_second"], 1)]
             rows.append([*names, *(_value(engine[name]) for name in ("p50_ms", "p95_ms")), *rates])
             saved += [[*names, BATCHES[number], *_savings(saving)] for number, saving in branch["saving"].items()]
-        for name, loading in of["loading"].items():
-            first, again = loading["first"], loading["again"]
-            memory = [_value(again[part], 0) for part in ("anonymous", "resident")]
-            seconds = [_value(times["seconds"]) for times in (first, again)]
-            loaded.append([precision, name, *seconds, _value(loading["again_to_first"]), *memory])
+        loaded += [[precision, name, *_loading(twice)] for name, twice in of["loading"].items()]
     versus = ["p50 / OpenVINO's", "OpenVINO's own API, images/s"] if results["settings"]["device"] == "cpu" else []
     header = ["precision", "branch", "p50, ms", "p95, ms", "images/s", "crops at once", *versus]
     of_openvino = ["OpenVINO's", "engine / OpenVINO"] if versus else []
@@ -110,11 +105,16 @@ def flops_latency(results: Results) -> str:
         "Realised saving, (time at 112 / time at r) / (GMACs at 112 / GMACs at r), 1 being all that was promised:",
         table(["precision", "branch", "at once", "engine", *of_openvino], saved),
         "To load an engine in a fresh process, and what that process has more in memory after a batch:",
-        table(
-            ["precision", "branches", "first time, s", "from the cache, s", "ratio", "anonymous, MiB", "resident, MiB"],
-            loaded,
-        ),
+        table(["precision", "branches", *LOADING], loaded),
     )
+
+
+def _loading(twice: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The cells of LOADING for what loading.py measured."""
+    first, again = twice["first"], twice["again"]
+    seconds = [_value(times["seconds"]) for times in (first, again)]
+    memory = [_value(times[part], 0) for part in ("anonymous", "resident") for times in (first, again)]
+    return [*seconds, _value(twice["again_to_first"]), *memory]
 
 
 def _savings(saving: Mapping[str, Mapping[str, float]]) -> list[str]:
@@ -122,18 +122,16 @@ def _savings(saving: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 
 def _costs(results: Results) -> str:
+    """What each branch costs on paper, and what it adds to the trunk."""
+    costs = results["costs"]
     rows = [
         [resolution, f"{cost['gmacs']:.3f}", *(f"{cost[kind] / 1e6:.2f}" for kind in ("parameters", "own_parameters"))]
-        for resolution, cost in results["costs"].items()
+        for resolution, cost in costs.items()
     ]
-    return table(["branch", "GMACs an image", "parameters, millions", "of which not the trunk's, millions"], rows)
-
-
-def parameters(results: Results) -> str:
-    """What each branch adds to the trunk."""
-    own = [cost["own_parameters"] for cost in results["costs"].values()]
+    own = [cost["own_parameters"] for cost in costs.values()]
     ratio = f"Trunk and branches together have {sum(own) / max(own):.2f} times the parameters of the trunk."
-    return f"{_costs(results)}\n\n{ratio}"
+    header = ["branch", "GMACs an image", "parameters, millions", "of which not the trunk's, millions"]
+    return f"{table(header, rows)}\n\n{ratio}"
 
 
 def stage_macs(results: Results) -> str:
@@ -153,13 +151,19 @@ def stage_macs(results: Results) -> str:
 
 def mixed_batch(results: Results) -> str:
     """The engine against the sum of the times of its branches alone."""
-    rows = []
+    rows, ways = [], []
     for precision, of in results["precision"].items():
-        rates = [f"{_median(branch['images_per_second']):.1f}" for branch in reversed(of["openvino"].values())]
-        rows.append([precision, f"{of['ratio']['median']:.3f}", f"{of['ratio']['spread']:.1%}", *rates])
+        rates = [_value(branch["images_per_second"], 1) for branch in reversed(of["openvino"].values())]
+        rows.append([precision, _value(of["ratio"], 3), *rates])
+        ways += [[precision, r, branch["best"]] for r, branch in reversed(of["openvino"].items())]
     branches = reversed(next(iter(results["precision"].values()))["openvino"])
-    header = ["precision", "engine / ideal", "spread", *(f"OpenVINO at {r}, images/s" for r in branches)]
-    return _page(results, table(header, rows))
+    header = ["precision", "engine / ideal", *(f"OpenVINO at {r}, images/s" for r in branches)]
+    return _page(
+        results,
+        table(header, rows),
+        "The best way to run each branch alone:",
+        table(["precision", "branch", "OpenVINO's own API"], ways),
+    )
 
 
 def mixed(results: Results) -> str:
@@ -245,11 +249,9 @@ def resample(results: Results) -> str:
     for sides, of in results["resize"].items():
         times.append([sides, *(f"{of['microseconds'][name]['median']:.1f}" for name in (*names, *paths))])
         kinds = [f"{path}{kind}" for kind in ("_to_torch", "_normalized_to_plain_resize") for path in paths]
-        ratios.append([sides, *(f"{_median(of['ratios'][kind]):.2f}" for kind in kinds)])
+        ratios.append([sides, *(f"{of['ratios'][kind]['median']:.2f}" for kind in kinds)])
     for path, stages in results["stages"].items():
-        parts += [[path, sides, *(f"{stage[name]:.1f}" for name in STAGES)] for sides, stage in stages.items()]
-    # Results of before these were measured have neither.
-    more = [*_resample_bytes(results, paths), *_resample_threads(results)] if "threads" in results else []
+        parts += [[path, sides, *(_value(stage[name], 1) for name in STAGES)] for sides, stage in stages.items()]
     return _page(
         results,
         "Microseconds of one call, one thread:",
@@ -260,7 +262,8 @@ def resample(results: Results) -> str:
         "Where the time goes, in microseconds, measured inside C++. `normalizing vertical` is the vertical pass of "
         "the fused form:",
         table(["code path", "sides", *(name.replace("_", " ") for name in STAGES)], parts),
-        *more,
+        *_resample_bytes(results, paths),
+        *_resample_threads(results),
     )
 
 
@@ -292,6 +295,39 @@ def _resample_threads(results: Results) -> list[str]:
     ]
 
 
+def evaluation(results: Results) -> str:
+    """How long it takes to embed faces at several resolutions, and to compare large sets."""
+    settings, embedded, compared = results["settings"], results["embed"], results["compare"]
+    sides = ", ".join(map(str, settings["resolutions"]))
+    seconds = [[what, _value(embedded[turn], 1)] for turn, what in (("first", "embedded"), ("again", "from the cache"))]
+    rows = [
+        [what, *(_value(compared[name][part], 1) for part in ("seconds", "megabytes"))]
+        for name, what in (("scores", "all scores"), ("search", "search for the nearest"))
+    ]
+    return _page(
+        results,
+        f"{settings['images']:,} faces at {sides} px through {settings['model']}, with flip:",
+        table(["", "seconds"], seconds),
+        f"{compared['rows']:,} embeddings with as many others, whose scores would take "
+        f"{compared['matrix_megabytes']:,.0f} MiB:",
+        table(["", "seconds", "at most, MiB more"], rows),
+    )
+
+
+def training_input(results: Results) -> str:
+    """Images/s of training on faces as they come, and on one constant batch."""
+    settings, rates = results["settings"], results["images_per_second"]
+    row = [settings["precision"], str(settings["batch"]), *(_value(rates[way], 1) for way in ("new", "constant"))]
+    header = [
+        "precision",
+        "batch",
+        "images/s, as they come",
+        "images/s, one constant batch",
+        "time, the one / the other",
+    ]
+    return _page(results, table(header, [[*row, _value(results["time_ratio"], 3)]]))
+
+
 def flame_graph(results: Results) -> str:
     """Who computes, of all samples."""
     parts = list(dict.fromkeys(part for of in results["precision"].values() for part in of["shares"]))
@@ -304,7 +340,8 @@ def flame_graph(results: Results) -> str:
 
 TABLES: dict[str, dict[str, Callable[[Results], str]]] = {
     "accuracy": {"accuracy": accuracy},
-    "costs": {"parameters": parameters, "stage_macs": stage_macs},
+    "costs": {"stage_macs": stage_macs},
+    "evaluation": {"evaluation": evaluation},
     "flame_graph": {"flame_graph": flame_graph},
     "flops_latency": {"flops_latency": flops_latency},
     "memory_use": {"memory_use": memory_use},
@@ -313,6 +350,7 @@ TABLES: dict[str, dict[str, Callable[[Results], str]]] = {
     "peers": {"peers": peers},
     "resample": {"resample": resample},
     "scaling": {"scaling": scaling},
+    "training_input": {"training_input": training_input},
 }
 """By the name of a JSON: its tables, by the name that their place in a page has."""
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -36,7 +35,7 @@ from btnet_train.networks import IResNet
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from common import machine
-from train import STARTS, TEACHER_MEAN, TEACHER_STD
+from train import STARTS, TEACHER_MEAN, TEACHER_STD, add_data
 
 RESULT = Path(__file__).with_name("res50.json")
 LICENSE = "LicenseRef-btnet-weights-research-use"
@@ -133,11 +132,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path)
     parser.add_argument("models", nargs="+", choices=[*MODELS, TEACHER], metavar="MODEL")
-    parser.add_argument(
-        "--data", type=Path, default=os.environ.get("BTNET_DATA"), required="BTNET_DATA" not in os.environ
-    )
+    add_data(parser)
     arguments = parser.parse_args()
-    runs, data = arguments.runs, Path(arguments.data)
+    runs, data = arguments.runs, arguments.data
     for model in arguments.models:
         for side, run in MODELS.get(model, {}).items():
             if not (runs / run / str(side) / RESULT_OF_RUN).exists():

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from btnet_ext import Bundle, models
 from btnet_ext.whole_files import whole_file
 from evaluate import accuracies
 from ship import open_faces, write_people
+from train import add_data
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from common import machine
@@ -34,11 +34,9 @@ def main() -> None:
     """Quantise, evaluate, and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="res50")
-    parser.add_argument(
-        "--data", type=Path, default=os.environ.get("BTNET_DATA"), required="BTNET_DATA" not in os.environ
-    )
+    add_data(parser)
     arguments = parser.parse_args()
-    model, data = models.locate(arguments.model), Path(arguments.data)
+    model, data = models.locate(arguments.model), arguments.data
     with tempfile.TemporaryDirectory() as folder:
         people, target = Path(folder) / "people", Path(folder) / "int8.btnet"
         write_people(people, open_faces(data)[1])

@@ -9,7 +9,6 @@ three images of each person of val112; a third of the people are not in it.
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from evaluate import TEACHER
-from train import TEACHER_MEAN, TEACHER_STD
+from train import TEACHER_MEAN, TEACHER_STD, add_data
 
 REPORTS = Path(__file__).parents[1] / "docs/reports"
 KINDS = (".json", ".md", ".png")
@@ -45,14 +44,12 @@ def main() -> None:
     """Measure, and put the reports in place of those that are there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", metavar="MODEL")
-    parser.add_argument(
-        "--data", type=Path, default=os.environ.get("BTNET_DATA"), required="BTNET_DATA" not in os.environ
-    )
+    add_data(parser)
     arguments = parser.parse_args()
     models = [str(Path(model).resolve()) if Path(model).exists() else model for model in arguments.models]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / DATA).symlink_to(Path(arguments.data).resolve())
+        (folder / DATA).symlink_to(arguments.data.resolve())
         for measured in MEASURED:
             status = subprocess.run(command(measured, models), cwd=folder, check=False).returncode
             if status:  # btnet-eval has said why

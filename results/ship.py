@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from btnet_train.export import check_target
 from btnet_train.sources import Faces
 from btnet_train.validation import choose_identities
 from evaluate import MODELS, RESULT, load_networks, write_model
-from train import HELD_OUT, LABELED, STARTS, UNLABELED
+from train import HELD_OUT, LABELED, STARTS, UNLABELED, add_data
 from train import MODELS as RUNS
 
 
@@ -75,11 +74,9 @@ def main() -> None:
     parser.add_argument("runs", type=Path)
     parser.add_argument("model", choices=MODELS)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument(
-        "--data", type=Path, default=os.environ.get("BTNET_DATA"), required="BTNET_DATA" not in os.environ
-    )
+    add_data(parser)
     arguments = parser.parse_args()
-    model, target, data = arguments.model, arguments.bundle, Path(arguments.data)
+    model, target, data = arguments.model, arguments.bundle, arguments.data
     check_target(target, overwrite=True)  # before the work, not after it
     measured = json.loads(RESULT.read_text())["models"]
     if model not in measured:

@@ -57,13 +57,18 @@ def command(model: str, runs: Path, data: Path) -> list[str]:
     return line
 
 
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add --data."""
+    given = os.environ.get("BTNET_DATA")
+    help_ = "folder of the faces and the teacher (default: $BTNET_DATA)"
+    parser.add_argument("--data", type=Path, default=given, required=given is None, metavar="FOLDER", help=help_)
+
+
 def main() -> None:
     """Run the commands until one does not reach its end."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path)
-    parser.add_argument(
-        "--data", type=Path, default=os.environ.get("BTNET_DATA"), required="BTNET_DATA" not in os.environ
-    )
+    add_data(parser)
     parser.add_argument("--only", choices=MODELS, help="train this one alone")
     parser.add_argument("--stop-after", type=float, default=float("inf"), metavar="MINUTES")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -74,7 +79,7 @@ def main() -> None:
         left = (end - time.monotonic()) / 60
         if left <= 0:
             sys.exit(STOPPED)
-        line = [*command(model, arguments.runs, Path(arguments.data)), "--stop-after", f"{left:.3f}"]
+        line = [*command(model, arguments.runs, arguments.data), "--stop-after", f"{left:.3f}"]
         status = subprocess.run(line, env=environment, check=False).returncode
         if status:
             sys.exit(status)

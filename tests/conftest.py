@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from command_line import Call, in_process, succeed
+from missing import give_up
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -36,7 +37,7 @@ def data_folder() -> Path:
     beside = Path(__file__).parents[2] / "shared" / "data"
     folder = Path(os.environ.get("BTNET_DATA", beside))
     if not folder.is_dir():
-        pytest.skip(f"no real faces: {folder} does not exist; set BTNET_DATA")
+        give_up("BTNET_REQUIRE_DATA", f"no real faces: {folder} does not exist; set BTNET_DATA")
     return folder
 
 

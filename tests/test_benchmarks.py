@@ -106,7 +106,7 @@ def test_ways_over_numbers_go_on_where_the_last_call_ended() -> None:
 
 def test_peak_of_memory_is_what_a_call_had_at_most() -> None:
     before = common.memory()["resident"]
-    above = scaling.peak(lambda: np.ones(2**23)) - before  # 64 MiB, which are given back
+    above = common.peak(lambda: np.ones(2**23)) - before  # 64 MiB, which are given back
     assert 60 < above < 80
 
 
@@ -181,22 +181,22 @@ def test_batches_begin_with_eight_crops() -> None:
 def test_branches_are_loaded_alone_only_where_the_plan_says_so(
     alone: bool, loaded: dict[str, list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flops_latency.loads", lambda path, chosen, options, times: (chosen, options, times))
+    monkeypatch.setattr("flops_latency.twice", lambda load, path, chosen, options, times: (chosen, options, times))
     bundle: Any = SimpleNamespace(path=Path("a.btnet"), resolutions=(7, 112))
-    found = all_loads(bundle, {"device": "cuda"}, Plan(loads=2, alone=alone))
-    assert found == {name: (chosen, {"device": "cuda"}, 2) for name, chosen in loaded.items()}
+    found = all_loads(bundle, {"device": "cuda"}, Plan(loads=3, alone=alone))
+    assert found == {name: (chosen, {"device": "cuda"}, 3) for name, chosen in loaded.items()}
 
 
-def test_loads_take_turns_and_their_ratio_is_of_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_and_again_take_turns_and_their_ratio_is_of_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter([4.0, 1.0, 8.0, 2.0])
     caches = []
 
-    def child(function: object, bundle: str, resolutions: list[int], cache: str, options: object) -> dict[str, float]:
+    def child(function: object, bundle: str, cache: str) -> dict[str, float]:
         caches.append(cache)
         return {"seconds": next(seconds)}
 
     monkeypatch.setattr(common, "in_child", child)
-    found = loading.loads("a.btnet", [112], {}, 2)
+    found = loading.twice(loading.load, "a.btnet", times=2)
     assert [found[name]["seconds"]["lowest"] for name in ("first", "again")] == [4, 1]
     assert [found[name]["seconds"]["highest"] for name in ("first", "again")] == [8, 2]
     assert found["again_to_first"]["lowest"] == found["again_to_first"]["highest"] == 0.25

@@ -18,6 +18,7 @@ from PIL import Image
 
 from btnet_ext import Engine, cli, sources
 from command_line import COMMAND, Call, run
+from limited_files import limited_files
 
 SEED = 20
 
@@ -140,6 +141,18 @@ def test_nothing_readable(call: Call, small_bundle: Path, tmp_path: Path) -> Non
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "out.npz"}
 
 
+def test_a_full_disk(call: Call, crops: Path, small_bundle: Path, tmp_path: Path) -> None:
+    Engine(small_bundle)  # its networks are in the cache
+    out = tmp_path / "out.npz"
+    out.write_bytes(b"older results")
+    with limited_files(1000):
+        status, stdout, err = call("embed", crops, "-o", out, "--model", small_bundle)
+    assert (status, stdout) == (1, "")
+    assert err == [f"{out} cannot be saved (File too large); what was there before is intact"]
+    assert out.read_bytes() == b"older results"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
 def test_empty_folder_among_others(call: Call, crops: Path, small_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     arguments = [tmp_path / "empty", crops / "b.webp", "-o", tmp_path / "out.npz", "--model", small_bundle]
@@ -158,8 +171,8 @@ def test_empty_folder_among_others(call: Call, crops: Path, small_bundle: Path, 
         (["b.png", "none.zip", "-o", "o.npz", "--model", "none"], "none.zip does not exist"),
         (["b.png", "damaged.zip", "-o", "o.npz", "--model", "none"], "damaged.zip is not a zip archive"),
         (["empty", "-o", "o.npz", "--model", "none"], "no images in empty: expected files ending in .bmp"),
-        (["b.png", "-o", "none/o.npz", "--model", "none"], "none/o.npz cannot be written: No such file"),
-        (["b.png", "-o", "b.png/o.npz", "--model", "none"], "b.png/o.npz cannot be written: Not a directory"),
+        (["b.png", "-o", "none/o.npz", "--model", "none"], "none/o.npz cannot be saved (No such file or directory)"),
+        (["b.png", "-o", "b.png/o.npz", "--model", "none"], "b.png/o.npz cannot be saved (Not a directory)"),
         (["b.png", "-o", "folder.npz", "--model", "none"], "folder.npz exists and is no file"),
         (["b.png", "-o", "device.npz", "--model", "none"], "/dev/null exists and is no file"),
         (["b.png", "-o", "o.npz", "--model", "none"], "there is no model 'none'"),

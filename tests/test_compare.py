@@ -166,6 +166,12 @@ def test_command(small_bundle: Path, tmp_path: Path, call: Call) -> None:
     status, out, _ = call("compare", *files, "--model", path, "--json")
     found = json.loads(out)
     assert (found["verdict"], found["resolutions"], found["sizes"]) == ("same", [112, 14], [56, 10])
+    # 90 % are recognised: less than is asked for.
+    status, out, _ = call("compare", *files, "--model", path, "--least-tar", 0.95)
+    assert (status, out.partition(":")[0]) == (0, "too small to tell")
+    status, _, errors = call("compare", *files, "--model", path, "--far", 0.5)
+    assert (status, len(errors)) == (1, 1)
+    assert "far must be one of" in errors[0]
     assert call("compare", files[0], tmp_path / "c.png", "--model", path)[0] == 1
     (tmp_path / "c.png").write_text("no image")
     status, out, errors = call("compare", files[0], tmp_path / "c.png", "--model", path)

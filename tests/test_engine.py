@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from btnet_ext import (
@@ -20,6 +21,8 @@ from btnet_ext import (
     ModelNotFound,
     models,
 )
+from bundle_copies import BundleCopy
+from pillow_reference import pillow_resize
 from reference import Pixels, Reference, cosines, faces, normalized, small_reference
 
 SEED = 11
@@ -282,6 +285,31 @@ def test_stream_names_the_global_index(engine: Engine) -> None:
     assert [len(next(blocks)), len(next(blocks))] == [8, 8]
     with pytest.raises(InvalidImage, match=r"images\[21\]"):
         next(blocks)
+
+
+def test_stream_of_one_array_of_images(engine: Engine) -> None:
+    stacked = np.stack(faces([(20, 30)] * 7, SEED))
+    expected = engine.embed(list(stacked))
+    for images in (stacked, torch.from_numpy(stacked)):
+        blocks = list(engine.embed_stream(images, batch_size=3))
+        assert [len(block) for block in blocks] == [3, 3, 1]
+        np.testing.assert_allclose(np.concatenate(blocks), expected, rtol=0, atol=1e-6)
+
+
+def test_the_filter_and_the_normalisation_are_those_of_the_bundle(
+    small_bundle: Path, reference: Reference, mixed: list[Pixels], tmp_path: Path
+) -> None:
+    copy = BundleCopy(small_bundle, tmp_path / "copy.btnet")
+    given = {"color": "bgr", "mean": [110.0, 120.0, 130.0], "std": [100.0, 130.0, 160.0], "filter": "bilinear"}
+    copy.edit_model(lambda model: model["input"].update(given))
+    small = np.stack([pillow_resize(image, 14, 14, "bilinear")[..., ::-1] for image in mixed])
+    inputs = (small - np.array(given["mean"])) / np.array(given["std"])
+    with torch.inference_mode():
+        planes = torch.from_numpy(inputs.transpose(0, 3, 1, 2).astype(np.float32))
+        expected = reference.networks[14](planes)[0].numpy()
+    found = Engine(copy.path, resolutions=[14]).embed(mixed, normalize=False)
+    assert cosines(found, expected).min() >= 0.999999
+    assert cosines(reference.raw(mixed, 14), expected).min() < 0.99, "the usual way would do as well"
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 2.0, "8", True, None])

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from btnet_ext import BtnetError, Bundle, Engine
+from btnet_ext import Bundle, BundleError, Engine
 from bundle_copies import BundleCopy
 from letting_go import interrupted_after
 from reference import faces
@@ -43,15 +43,6 @@ def test_second_engine_uses_the_cache(small_bundle: Path, cache: Path, caplog: p
     assert {file: file.stat().st_mtime_ns for file in cache.rglob("*") if file.is_file()} == files
     np.testing.assert_allclose(second, first, rtol=0, atol=1e-6)
     assert not caplog.records
-
-
-def test_precisions_do_not_share_cached_networks(small_bundle: Path, cache: Path) -> None:
-    Engine(small_bundle, resolutions=[7])
-    try:
-        Engine(small_bundle, resolutions=[7], precision="bf16")
-    except BtnetError as error:
-        pytest.skip(str(error))
-    assert len(list(cache.rglob("*.blob"))) == 2
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "trailer", "payload"])
@@ -125,44 +116,34 @@ def test_a_damaged_bundle_does_not_live_on_in_the_cache(small_bundle: Path, tmp_
     damaged = bytearray(content)
     damaged[len(content) // 2 : len(content) // 2 + 65536] = bytes(65536)
     weights.write_bytes(damaged)
-    try:
-        Engine(copy.path).embed(IMAGES)
-    except BtnetError as error:
-        assert "weights.bin" in str(error)  # noqa: PT017 - it need not be raised: to notice the damage is fine, too
+    with pytest.raises(BundleError, match=r"weights\.bin"):
+        Engine(copy.path)
     weights.write_bytes(content)
     Bundle.open(copy.path).verify()
     np.testing.assert_allclose(Engine(copy.path).embed(IMAGES), Engine(small_bundle).embed(IMAGES), rtol=0, atol=1e-6)
 
 
 INTERRUPT = """
-import signal, sys, time
+import signal, sys
 import numpy as np
 from btnet_ext import Engine
 engine = Engine(sys.argv[1], resolutions=[112], threads=1)
-images = [np.full((112, 112, 3), 7, np.uint8)] * 20_000
+images = [np.full((112, 112, 3), 7, np.uint8)] * 100_000
 before = engine.embed(images[:3])
-signal.setitimer(signal.ITIMER_REAL, 0.5)
+signal.setitimer(signal.ITIMER_REAL, 2)
 signal.signal(signal.SIGALRM, signal.default_int_handler)
-started = time.process_time()
 try:
     engine.embed(images)
     print("done")
 except KeyboardInterrupt:
     print("interrupted")
-took = time.process_time() - started
 np.testing.assert_allclose(engine.embed(images[:3]), before, atol=1e-6)
-started = time.process_time()
-engine.embed(images[:200])
-print(took, 100 * (time.process_time() - started))
 """
 
 
 def test_keyboard_interrupt(small_bundle: Path) -> None:
-    """It comes long before the whole batch would be through, and the engine goes on working."""
-    outcome, times = run(INTERRUPT, small_bundle).stdout.splitlines()
-    took, whole = map(float, times.split())
-    assert outcome == "interrupted"
-    assert took < whole / 2
+    """In a call that would go on for longer than `run` waits; the engine goes on working."""
+    assert run(INTERRUPT, small_bundle).stdout == "interrupted\n"
 
 
 MAKE = """

@@ -66,8 +66,6 @@ def write_verification(
 
 def test_table_by_hand(tmp_path: Path) -> None:
     """One file has two of the models. Between resolutions phi_mr counts, at one phi_mm; neither has the other."""
-    pytest.importorskip("markdown_it")
-    pytest.importorskip("matplotlib")
     both = write_verification(
         tmp_path / "both.json",
         {
@@ -121,7 +119,6 @@ def test_what_does_not_fit() -> None:
 
 
 def test_files_that_cannot_be_used(tmp_path: Path) -> None:
-    pytest.importorskip("markdown_it")
     both = write_verification(tmp_path / "both.json", {"a": {"7&7": 0.5}, "b": {"7&7": 0.5}})
     with pytest.raises(DataError, match=r"both\.json: say which model: it has a, b$"):
         read_measured(both)

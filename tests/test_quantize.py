@@ -297,6 +297,28 @@ def test_what_is_no_batch_of_faces(source: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_calibrated_with_what_the_network_gets(source: Path, tmp_path: Path, faces: list[Pixels]) -> None:
+    """Colours, mean, std and filter of the bundle, here all unlike the usual ones."""
+    copy = BundleCopy(source, tmp_path / "copy.btnet")
+    mean, std = [10.0, 20.0, 30.0], [100.0, 50.0, 20.0]
+    copy.edit_model(lambda model: model["input"].update(color="bgr", mean=mean, std=std, filter="bilinear"))
+    found = btnet_ext.quantize._inputs(Bundle.open(copy.path), faces, 14)
+    small = [Image.fromarray(face).resize((14, 14), Image.Resampling.BILINEAR) for face in faces]
+    pixels = np.stack([np.asarray(image, np.float64) for image in small])[..., ::-1]
+    expected = (pixels - mean) / std
+    np.testing.assert_allclose(found, expected.transpose(0, 3, 1, 2), rtol=0, atol=1e-5)
+
+
+def test_precisions_do_not_share_cached_networks(
+    quantized: Path, faces: list[Pixels], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BTNET_CACHE", str(tmp_path))
+    for _ in range(2):  # compiled, and from the cache
+        f32, int8 = (Engine(quantized, resolutions=[14], precision=name).embed(faces) for name in ("f32", "int8"))
+        assert np.abs(f32 - int8).max() > 1e-4
+    assert len(list(tmp_path.rglob("*.blob"))) == 2
+
+
 def test_no_place_for_the_new_bundle(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "nowhere" / "new.btnet"
     with pytest.raises(OSError, match=r"nowhere/new\.btnet cannot be saved \(No such file or directory\)"):
@@ -327,7 +349,7 @@ def test_nncf_reports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_command(call: Call, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[tuple[list[Pixels], dict[int, float]]] = []
+    given: list[tuple[list[Pixels], dict[int, float], Path | None]] = []
 
     def record(
         bundle: Bundle,
@@ -337,7 +359,7 @@ def test_the_command(call: Call, source: Path, tmp_path: Path, monkeypatch: pyte
         least_cosine: dict[int, float],
         progress: Callable[[int, float], None],
     ) -> dict[int, Agreement]:
-        given.append((pixels, least_cosine))
+        given.append((pixels, least_cosine, out))
         progress(112, 0.5)
         return {112: Agreement(0.99812, 0.98765, ("conv1",)), 14: Agreement(0.999, 0.99, ())}
 
@@ -350,7 +372,7 @@ def test_the_command(call: Call, source: Path, tmp_path: Path, monkeypatch: pyte
     (folder / "6.png").write_bytes(b"no image")
     arguments = ("quantize", source, "--calibrate", folder, "--least-cosine", "112=0.95", "--least-cosine", "14=0.9")
     status, out, err = call(*arguments)
-    assert (status, len(given[0][0]), given[0][1]) == (0, 5, {112: 0.95, 14: 0.9})
+    assert (status, len(given[0][0]), *given[0][1:]) == (0, 5, {112: 0.95, 14: 0.9}, None)
     assert err == [f"{folder}/6.png is not an image that Pillow can read"]
     assert out.splitlines() == [
         "112: cosine 0.9981, at least 0.9877; in float32: conv1",
@@ -363,6 +385,9 @@ def test_the_command(call: Call, source: Path, tmp_path: Path, monkeypatch: pyte
     np.testing.assert_array_equal(given[-1][0], [faces[0], faces[3]])
     status, out, err = call(*arguments, "--faces", 5)  # not the sixth
     assert (status, len(given[-1][0]), err) == (0, 5, [])
+    status, out, err = call(*arguments, "--out", tmp_path / "new.btnet")
+    assert (status, given[-1][2]) == (0, tmp_path / "new.btnet")
+    assert out.splitlines()[-1] == f"{tmp_path}/new.btnet: calibrated with 5 faces"
 
 
 @pytest.mark.parametrize(

@@ -38,18 +38,18 @@ int cores_by_affinity() {
   return static_cast<int>(cores.size());
 }
 
-int cores_by_quota(int otherwise) {
-  std::ifstream file("/sys/fs/cgroup/cpu.max");  // "max 100000", or microseconds of CPU time in each such period
+}  // namespace
+
+int cores_by_quota(const std::string& cpu_max, int otherwise) {
+  std::ifstream file(cpu_max);
   double quota = 0, period = 0;
   if (!(file >> quota >> period) || quota <= 0 || period <= 0) return otherwise;
   return static_cast<int>(quota / period + 0.5);
 }
 
-}  // namespace
-
 int available_cores() {
   const int cores = cores_by_affinity();
-  return std::max(1, std::min(cores, cores_by_quota(cores)));
+  return std::max(1, std::min(cores, cores_by_quota("/sys/fs/cgroup/cpu.max", cores)));
 }
 
 }  // namespace btnet

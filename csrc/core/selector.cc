@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "btnet/error.h"
+#include "resample/views.h"
 
 namespace btnet {
 namespace {
@@ -26,22 +27,6 @@ std::vector<int> choose_resolutions(const Bundle& bundle, std::vector<int> wante
   return wanted;
 }
 
-void check_image(const ImageView& image, std::size_t index) {
-  const std::string name = "images[" + std::to_string(index) + "]";
-  if (image.height < 1 || image.width < 1) {
-    throw InvalidImage(name + " has no pixels: it is " + std::to_string(image.height) + " high and " +
-                       std::to_string(image.width) + " wide");
-  }
-  if (std::max(image.height, image.width) > kLongestSide) {
-    throw InvalidImage(name + " has a side of " + std::to_string(std::max(image.height, image.width)) +
-                       " pixels, expected at most " + std::to_string(kLongestSide));
-  }
-  if (image.channels != 1 && image.channels != 3) {
-    throw InvalidImage(name + " has " + std::to_string(image.channels) + " channels, expected 3 (or 1: grey)");
-  }
-  if (image.data == nullptr) throw InvalidImage(name + " has a null pointer for its pixels");
-}
-
 }  // namespace
 
 Selector::Selector(const Bundle& bundle, const std::vector<int>& resolutions, const std::string& indicator,
@@ -53,7 +38,8 @@ Selector::Selector(const Bundle& bundle, const std::vector<int>& resolutions, co
 std::vector<int> Selector::select(const ImageView* images, std::size_t count) const {
   std::vector<int> selected(count);
   for (std::size_t i = 0; i < count; ++i) {
-    check_image(images[i], i);
+    const std::string fault = image_fault(images[i]);
+    if (!fault.empty()) throw InvalidImage("images[" + std::to_string(i) + "] " + fault);
     selected[i] = select_resolution(images[i].width, images[i].height, resolutions_, indicator_, rounding_);
   }
   return selected;

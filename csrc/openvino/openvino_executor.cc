@@ -119,7 +119,7 @@ class OpenVinoExecutor final : public Executor {
 
   // Small chunks spread evenly over the slots and need little memory; the smaller the maps, the more images it takes to
   // make reading the weights worth while.
-  int max_batch(int resolution) const override { return resolution > 28 ? 2 : resolution > 14 ? 4 : 16; }
+  int max_batch(int resolution) const override { return resolution > 14 ? 4 : 16; }
 
   int dim() const override { return bundle_.dim; }
 

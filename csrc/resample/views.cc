@@ -8,19 +8,24 @@
 
 namespace btnet {
 
-void check_image(const ImageView& image) {
-  if (image.data == nullptr) throw InvalidImage("image has a null pointer for its pixels");
+std::string image_fault(const ImageView& image) {
   if (image.height < 1 || image.width < 1) {
-    throw InvalidImage("image is " + std::to_string(image.height) + " x " + std::to_string(image.width) +
-                       " pixels (height x width), expected at least 1 x 1");
+    return "has no pixels: it is " + std::to_string(image.height) + " high and " + std::to_string(image.width) +
+           " wide";
   }
   if (std::max(image.height, image.width) > kLongestSide) {
-    throw InvalidImage("image has a side of " + std::to_string(std::max(image.height, image.width)) +
-                       " pixels, expected at most " + std::to_string(kLongestSide));
+    return "has a side of " + std::to_string(std::max(image.height, image.width)) + " pixels, expected at most " +
+           std::to_string(kLongestSide);
   }
   if (image.channels != 1 && image.channels != 3) {
-    throw InvalidImage("image has " + std::to_string(image.channels) + " channels, expected 1 or 3");
+    return "has " + std::to_string(image.channels) + " channels, expected 3 (or 1: grey)";
   }
+  return image.data == nullptr ? "has a null pointer for its pixels" : "";
+}
+
+void check_image(const ImageView& image) {
+  const std::string fault = image_fault(image);
+  if (!fault.empty()) throw InvalidImage("image " + fault);
 }
 
 void check_side(const char* name, int side) {

@@ -2,13 +2,18 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "btnet/image.h"
 
 /// Views of images, as the resamplers of CPU and GPU alike want them.
 namespace btnet {
 
-/// Throws InvalidImage for a null pointer, a side below 1 or above kLongestSide, or channels other than 1 and 3.
+/// What is wrong with an image, as a sentence that lacks its subject: a side below 1 or above kLongestSide, channels
+/// other than 1 and 3, or a null pointer. Empty where nothing is.
+std::string image_fault(const ImageView& image);
+
+/// Throws InvalidImage for such a fault.
 void check_image(const ImageView& image);
 
 /// Throws InvalidOption for a side of the output below 1; `name` is what the caller calls it.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
-import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
 
 import typer
 
@@ -17,8 +17,11 @@ from btnet_ext import cli_bundles
 from btnet_ext.cli_shared import COMMAND, app, find_all, quieten_pillow, readable
 from btnet_ext.commands import progress_bar
 from btnet_ext.errors import BtnetError
+from btnet_ext.whole_files import whole_file
 
 if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
     from btnet_ext.engine import Engine
     from btnet_ext.images import Pixels
     from btnet_ext.sources import Source
@@ -146,25 +149,31 @@ def _batches(images: Iterable[tuple[str, Pixels]], batch_size: int) -> Iterator[
 
 @contextmanager
 def _new_file(target: Path) -> Iterator[BinaryIO]:
-    """Yield a new file beside `target` to write into; it becomes `target`, or is removed after an error.
+    """Yield a new file to write into, which becomes `target`, where a link leads if it is one, or goes after an error.
 
-    Raises OSError that names `target` at once where that cannot work.
+    Raises OSError that names `target`, at once where that cannot work.
     """
     target = target.resolve()
     if target.exists() and not target.is_file():
         raise OSError(f"{target} exists and is no file: it is not overwritten")
-    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    try:
-        file = part.open("xb")
-    except OSError as error:
-        raise OSError(f"{target} cannot be written: {error.strerror}") from error
-    try:
-        with file:
-            yield file
-        part.replace(target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with whole_file(target) as append:
+        yield cast("BinaryIO", _Appended(append))
+
+
+class _Appended(io.RawIOBase):
+    """What can only be appended to, as a file."""
+
+    def __init__(self, append: Callable[[bytes], None]) -> None:
+        super().__init__()
+        self._append = append
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: ReadableBuffer, /) -> int:
+        written = bytes(content)
+        self._append(written)
+        return len(written)
 
 
 @app.command()

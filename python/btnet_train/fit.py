@@ -31,7 +31,7 @@ from btnet_train.errors import lost_processes
 from btnet_train.losses import Classifier
 from btnet_train.networks import IResNet
 from btnet_train.objective import Heads, Objective
-from btnet_train.recipes import Network, Recipe, RecipeError, Stage
+from btnet_train.recipes import Recipe, RecipeError, Stage
 from btnet_train.run_state import load_tensors, save_tensors
 from btnet_train.sources import Faces
 from btnet_train.topology import CANONICAL, coupling_stage
@@ -83,7 +83,7 @@ def fit(fabric: Fabric, recipe: Recipe, run: Path, inputs: Inputs, execution: Ex
             if not (folder / RESULT).exists():
                 logger.info("stage %s: training the network of %d px in %s", name, resolution, folder)
                 trunk = networks.get(CANONICAL)
-                job = _Job(fabric, recipe.network, stage, resolution, trunk, inputs, seed)
+                job = _Job(fabric, recipe, stage, resolution, trunk, inputs, seed)
                 job.train(folder, execution)
             networks[resolution] = folder / NETWORK
     return networks
@@ -133,7 +133,7 @@ class _Job:
     """The training of one network of a run."""
 
     fabric: Fabric
-    options: Network
+    recipe: Recipe
     stage: Stage
     resolution: int
     trunk_file: Path | None
@@ -180,14 +180,15 @@ class _Job:
         if folder is None or trunk is None or self.trunk_file is None or self.stage.distillation is None:
             return None
         digest = _digest(self.trunk_file)
-        # For all networks of the stage together: the trunk is asked once.
-        stages = [coupling_stage(resolution) for resolution in self.stage.resolutions if resolution != CANONICAL]
+        # For all networks of the recipe together: the trunk is asked once.
+        distilled = [stage for stage in self.recipe.stages.values() if stage.distillation is not None]
+        stages = [coupling_stage(resolution) for stage in distilled for resolution in stage.resolutions]
         with self.fabric.rank_zero_first(local=True):
             outputs = trunk_outputs(trunk, digest, self.inputs.faces, stages, folder, self.fabric.device)
         return outputs[coupling_stage(self.resolution)]
 
     def _network(self, trunk: IResNet | None) -> IResNet:
-        options = self.options
+        options = self.recipe.network
         if trunk is not None:
             options = replace(options, arch=trunk.arch, width=trunk.width, dim=trunk.dim)
         network = IResNet(options.arch, options.width, self.resolution, options.dim, options.dropout)

@@ -78,6 +78,16 @@ TEST_F(EngineTest, ABgrBundleTakesRgbSwapped) {
   expect_close(embed(engine, {plain(7, 7, 200, 150, 130)}, raw())[0], {3, 2, 2, 3, 7});
 }
 
+// By hand: made 7 wide, the left column of 100 and 200 is 100 with bilinear taps; bicubic ones overshoot, to 89.
+TEST_F(EngineTest, TheFilterIsThatOfTheBundle) {
+  for (const auto& [filter, left] : {std::pair{Filter::bilinear, 0.0f}, {Filter::bicubic, -1.1f}}) {
+    Bundle made = fake_bundle();
+    made.filter = filter;
+    const Engine engine(made, std::make_unique<FakeExecutor>(record_, 1));
+    EXPECT_NEAR(embed(engine, {{1, 2, 1, {100, 200}}}, raw())[0][3], left, 1e-5);
+  }
+}
+
 TEST_F(EngineTest, GreyFillsThreeChannels) {
   expect_close(embed(make(), {{9, 8, 1, std::vector<std::uint8_t>(72, 150)}}, raw())[0], {5, 2, 0.75f, 5, 14});
 }

@@ -87,6 +87,19 @@ TEST(Cores, AtLeastOneAndNoMoreThanTheAffinityMask) {
   EXPECT_LE(available_cores(), CPU_COUNT(&allowed));
 }
 
+TEST(Cores, FollowAQuota) {
+  const Scratch scratch;
+  const auto cores = [&](const std::string& text) {
+    scratch.write("cpu.max", text);
+    return cores_by_quota((scratch.path() / "cpu.max").string(), 7);
+  };
+  EXPECT_EQ(cores("150000 100000\n"), 2);
+  EXPECT_EQ(cores("400000 100000\n"), 4);
+  EXPECT_EQ(cores("20000 100000\n"), 0) << "available_cores() makes one of it";
+  for (const char* none : {"max 100000\n", "0 0\n", "", "100000", "-1 100000"}) EXPECT_EQ(cores(none), 7) << none;
+  EXPECT_EQ(cores_by_quota((scratch.path() / "missing").string(), 7), 7);
+}
+
 TEST(Cores, FollowTheAffinityMask) {
   cpu_set_t before;
   ASSERT_EQ(::sched_getaffinity(0, sizeof(before), &before), 0);

@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
+#include <numeric>
 #include <string>
 #include <thread>
 #include <vector>
@@ -97,8 +99,11 @@ TEST_F(NetworkCacheTest, LongerThanItWasWritten) {
   EXPECT_EQ(log_.size(), 1u);
 }
 
-TEST_F(NetworkCacheTest, EveryByteMatters) {
-  ASSERT_TRUE(cache().store("key", write_network));
+// Three of the steps of eight words in which the checksum goes, and a rest.
+TEST_F(NetworkCacheTest, EveryByteAndTheOrderOfWordsMatter) {
+  std::string network(3 * 64 + 13, '\0');
+  std::iota(network.begin(), network.end(), 1);
+  ASSERT_TRUE(cache().store("key", [&](std::ostream& out) { out << network; }));
   const std::filesystem::path path = only_file();
   const std::string whole = read_all(path);
   for (std::size_t at = 0; at < whole.size(); ++at) {
@@ -107,6 +112,14 @@ TEST_F(NetworkCacheTest, EveryByteMatters) {
     write(path, damaged);
     ASSERT_EQ(cache().find("key"), nullptr) << "byte " << at << " of " << whole.size();
   }
+  for (std::size_t at = 8; at + 8 <= network.size(); at += 8) {
+    std::string swapped = whole;
+    std::swap_ranges(swapped.begin(), swapped.begin() + 8, swapped.begin() + static_cast<std::ptrdiff_t>(at));
+    write(path, swapped);
+    ASSERT_EQ(cache().find("key"), nullptr) << "the first word swapped with that at " << at;
+  }
+  write(path, whole);
+  EXPECT_NE(cache().find("key"), nullptr);
 }
 
 TEST_F(NetworkCacheTest, LogNamesTheFile) {

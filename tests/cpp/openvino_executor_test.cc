@@ -99,6 +99,16 @@ TEST_F(OpenVinoExecutorTest, RunsANetworkCompiledAndFromTheCache) {
   EXPECT_TRUE(log_.empty());
 }
 
+TEST_F(OpenVinoExecutorTest, SlotsAreThreadsOrOneForLatency) {
+  const Bundle opened = Bundle::open(bundle());
+  const auto slots = [&](const char* hint, int threads) {
+    return make_openvino_executor(opened, {7}, {"f32", hint, threads, {}})->slots();
+  };
+  EXPECT_EQ(slots("throughput", 3), 3);
+  EXPECT_EQ(slots("throughput", 0), available_cores());
+  EXPECT_EQ(slots("latency", 3), 1);
+}
+
 TEST_F(OpenVinoExecutorTest, RunsWithoutACache) {
   scratch_.write("cache", "a file in place of the folder");
   expect_means(Engine(bundle(), options()));

@@ -89,6 +89,60 @@ TEST_F(PipelineTest, ColourOrderAndAnyStrides) {
   expect_same(embed(make(options), images), expected(images, {}, engine_options));
 }
 
+// By hand, as in engine_test.cc: 100 and 200 made 7 wide begin with 100 or, with the overshoot of bicubic taps, with 89.
+TEST_F(PipelineTest, TheFilterIsThatOfTheBundle) {
+  const std::vector<Image> owners = {{1, 2, 1, {100, 200}}};
+  for (const auto& [filter, left] : {std::pair{Filter::bilinear, 0.0f}, {Filter::bicubic, -1.1f}}) {
+    Bundle made = fake_bundle();
+    made.filter = filter;
+    const Pipeline pipeline(made, std::make_unique<MeansOnDevice>(record_));
+    EXPECT_NEAR(embed(pipeline, on_host(owners), {false, false, {}})[3], left, 1e-5);
+    record_.inputs.clear();  // each pipeline has its own
+  }
+}
+
+// By hand: 16 pixels of grey take a row of 16 bytes, so an image of 3 rows takes 48.
+TEST(BatchLimits, EndABatchAtTheBytesThatAreCopied) {
+  const std::vector<std::uint8_t> pixels(16 * 1000);
+  const auto image = [&](int height, bool on_device) {
+    return SourceImage{{pixels.data(), height, 16, 1, 16, 1, 1}, on_device};
+  };
+  const BatchLimits limits(100, {{7, {1, 2, 64}}});
+  const auto ends = [&](const std::vector<SourceImage>& images, std::size_t begin) {
+    return limits.next({images.data(), std::vector<int>(images.size(), 7), false, true, false}, begin).end;
+  };
+  const std::vector<SourceImage> small(5, image(3, false));
+  EXPECT_EQ(ends(small, 0), 2U);
+  EXPECT_EQ(ends(small, 2), 4U);
+  EXPECT_EQ(ends(small, 4), 5U);
+  EXPECT_EQ(ends({image(1000, false), image(3, false)}, 0), 1U) << "one image is always taken";
+  EXPECT_EQ(ends(std::vector<SourceImage>(5, image(1000, true)), 0), 5U) << "what is on the device is not copied";
+}
+
+TEST(BatchLimits, EndABatchAtTheLargestSizeOfABranchMirrorImagesIncluded) {
+  const std::vector<SourceImage> images(9, {{nullptr, 1, 1, 1, 1, 1, 1}, true});
+  const BatchLimits limits(100, {{7, {1, 2, 4}}, {14, {1, 2, 8}}});
+  const std::vector<int> branches = {7, 14, 7, 14, 14, 7, 7, 7, 7};
+  EXPECT_EQ(limits.next({images.data(), branches, false, true, false}, 0).end, 7U);
+  EXPECT_EQ(limits.next({images.data(), branches, true, true, false}, 0).end, 5U);
+}
+
+TEST(BatchLimits, HalveSizesAndBytesDownToWhatIsWorthIt) {
+  const std::vector<std::uint8_t> pixels(16 * 3000);
+  const std::vector<SourceImage> images(4, {{pixels.data(), 3000, 16, 1, 16, 1, 1}, false});  // 48,000 bytes each
+  const Request request{images.data(), std::vector<int>(4, 7), false, true, false};
+  BatchLimits limits(std::size_t{1} << 17, {{7, {1, 2, 4, 8}}});
+  EXPECT_EQ(limits.next(request, 0).end, 2U) << "131,072 bytes";
+  EXPECT_TRUE(limits.halve());
+  EXPECT_EQ(limits.next(request, 0).end, 1U) << "65,536 bytes";
+  EXPECT_EQ(limits.largest(7), 4);
+  EXPECT_TRUE(limits.halve());
+  EXPECT_EQ(limits.largest(7), 2);
+  EXPECT_EQ(limits.next(request, 0).end, 1U) << "still 65,536 bytes";
+  EXPECT_FALSE(limits.halve()) << "an image and its mirror image stay together";
+  EXPECT_EQ(limits.largest(7), 2);
+}
+
 TEST_F(PipelineTest, OptionsSelectAsOnTheCpu) {
   PipelineOptions options;
   options.resolutions = {112, 14};

@@ -156,8 +156,8 @@ def test_no_images_are_no_launch(kernels: Kernels) -> None:
 @pytest.mark.parametrize(
     ("shape", "side", "message"),
     [
-        ((4, 4, 2), 7, "image has 2 channels, expected 1 or 3"),
-        ((0, 4, 3), 7, "image is 0 x 4 pixels"),
+        ((4, 4, 2), 7, r"image has 2 channels, expected 3 \(or 1: grey\)"),
+        ((0, 4, 3), 7, "image has no pixels: it is 0 high and 4 wide"),
         ((4, 4, 3), 0, "side is 0, expected at least 1"),
     ],
 )

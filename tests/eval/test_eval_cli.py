@@ -82,6 +82,7 @@ def test_mixed(evaluate: Call, onnx_file: Path, people: Path, table: Path, tmp_p
     code, said, err = evaluate("mixed", *options, "--seed", 3)
     assert (code, err) == (0, [])
     assert list(result_of(said)["numbers"]["measured"]["colours"]) == ["low", "mid", "high", "all"]
+    assert result_of(said)["numbers"]["seed"] == 3
     count = 2 * (len(table.read_text().splitlines()) - 1)
     (tmp_path / "mine.csv").write_text(",".join(["9"] * count))
     code, said, _ = evaluate("mixed", *options, "--protocol", f"mine={tmp_path}/mine.csv")
@@ -149,6 +150,10 @@ def test_own(evaluate: Call, small_bundle: Path, people: Path, tmp_path: Path) -
     assert (code, err) == (0, [])
     assert "   56 px" in said
     assert [step["size"] for step in result_of(said)["numbers"]["steps"]["both reduced"]] == [56, 7]
+    options = "--sizes", "56", "--far", "0.2", "--rejects", "0.3", "--pairs", "9", "--seed", "4"
+    code, said, _ = evaluate("own", people, "-m", small_bundle, "-o", tmp_path / "out", *options)
+    expected = {"sizes": [56], "far": 0.2, "rejects": 0.3, "pairs": 9, "seed": 4}
+    assert result_of(said)["numbers"]["options"] == expected
     code, _, err = evaluate("own", people, "-m", small_bundle, "-o", tmp_path / "out", "--far", "2")
     assert (code, err) == (1, ["far must be above 0 and below 1, not 2.0"])
 
@@ -219,6 +224,11 @@ def test_templates(evaluate: Call, onnx_file: Path, people: Path, tmp_path: Path
     code, said, err = evaluate("templates", meta, *options, "--resolutions", "112,7")
     assert (code, err) == (0, [])
     assert list(result_of(said)["numbers"]["measured"]["colours"]) == ["112&112", "112&7", "7&7", "112 vs 7"]
+    given = result_of(said)["numbers"]["aggregation"]
+    assert (given["detector_score"], given["norm_score"], given["flip"]) == (False, False, True)
+    said = evaluate("templates", meta, *options, "--norm-score", "--no-flip")[1]
+    given = result_of(said)["numbers"]["aggregation"]
+    assert (given["detector_score"], given["norm_score"], given["flip"]) == (False, True, False)
     code, _, err = evaluate("templates", tmp_path, *options)
     assert code == 1
     assert "has neither ijbc_face_tid_mid.txt" in err[0]
@@ -229,9 +239,9 @@ def test_figures(evaluate: Call, small_bundle: Path, onnx_file: Path, people: Pa
     code, said, err = evaluate("upsampling", people, *out, "--resolutions", "56,28")
     assert (code, err) == (0, [])
     assert result_of(said)["numbers"]["curve"]["resolutions"] == [28, 56]
-    code, said, err = evaluate("projection", people, *out, "-m", onnx_file, "--most", "6")
+    code, said, err = evaluate("projection", people, *out, "-m", onnx_file, "--most", "6", "--seed", "5")
     assert (code, err) == (0, [])
-    assert result_of(said)["numbers"]["images"] == 6
+    assert (result_of(said)["numbers"]["images"], result_of(said)["numbers"]["seed"]) == (6, 5)
     models = "-m", f"{small_bundle}@28", "-m", onnx_file
     face = people / "a" / "0.png"
     code, said, err = evaluate("features", face, *models)

@@ -10,6 +10,7 @@ from scipy.io import savemat
 from sessions import result_of
 
 from btnet_eval.cache import EmbeddingCache
+from btnet_eval.models import Preprocessing, open_model
 from btnet_ext import Engine
 from bundle_copies import BundleCopy
 from command_line import Call
@@ -78,6 +79,24 @@ def test_options_of_onnx_models(
     capitals = onnx_file.rename(onnx_file.with_name("COLOURS.ONNX"))
     code, said, err = evaluate("features", face, "-m", capitals, "--mean", "1,2,3")
     assert (code, err, said.splitlines()[0]) == (0, [], "COLOURS")
+
+
+def test_options_of_models_reach_them(
+    evaluate: Call, small_bundle: Path, onnx_file: Path, people: Path, tmp_path: Path
+) -> None:
+    options = "-o", tmp_path / "out", "--resolutions", "14"
+    how = "--mean", "1,2,3", "--std", "4,5,6", "--color", "bgr"
+    code, said, _ = evaluate("identify", people, "-m", onnx_file, *options, *how)
+    assert code == 0
+    expected = open_model(onnx_file, preprocessing=Preprocessing((1, 2, 3), (4, 5, 6), "bgr")).digest
+    assert result_of(said)["models"]["colours"] == expected != open_model(onnx_file).digest
+    for option, value, message in (
+        ("--precision", "int8", "the bundle has no int8 graphs"),
+        ("--device", "cuda:7", "'cuda:7'"),
+    ):
+        code, _, err = evaluate("identify", people, "-m", small_bundle, *options, option, value)
+        assert (code, len(err)) == (1, 1)
+        assert message in err[0]
 
 
 def test_models_get_names(evaluate: Call, onnx_file: Path, people: Path, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Fixtures of btnet_train's tests."""
 
 import io
-import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,12 +52,9 @@ def faces(data: Path) -> Faces:
 
 
 @pytest.fixture(scope="session")
-def crops() -> list[Image.Image]:
-    """Every twentieth of the real crops, 22 faces of mixed resolution; skips where the data is not there."""
-    beside = Path(__file__).parents[3] / "shared" / "data"
-    path = Path(os.environ.get("BTNET_DATA", beside)) / "celeba" / "native_crops.zip"
-    if not path.is_file():
-        pytest.skip(f"no real faces: {path} does not exist; set BTNET_DATA")
+def crops(data_folder: Path) -> list[Image.Image]:
+    """Every twentieth of the real crops, 22 faces of mixed resolution."""
+    path = data_folder / "celeba" / "native_crops.zip"
     with zipfile.ZipFile(path) as archive:
         names = sorted(name for name in archive.namelist() if name.endswith((".png", ".jpg", ".jpeg")))
         return [Image.open(io.BytesIO(archive.read(name))).convert("RGB") for name in names[::20]]

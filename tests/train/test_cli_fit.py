@@ -10,7 +10,9 @@ from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import pytest
+import torch
 from face_files import png, write_folder
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -247,6 +249,30 @@ def test_a_whole_run(call: Call, tmp_path: Path, data: Path) -> None:
     assert {"torch", "numpy", "openvino", "python"} <= set(environment["versions"])
     measured = {row: values(run / "112", row) for row in ("held out 112&112", "held out 112&7", "held out 7&7")}
     assert all(len(each) == 1 and 50 <= each[0] <= 100 for each in measured.values())
+
+
+def test_mixed_precision_computes_in_bf16_and_keeps_float32(call: Call, tmp_path: Path, data: Path) -> None:
+    losses = {}
+    for precision in ("32-true", "bf16-mixed"):
+        run = tmp_path / precision
+        command = ["fit", "phi_hr", "--data", data, "--out", run, *HOW, *SHORT, "--held-out", 4]
+        assert call(*command, "--precision", precision)[0] == 0
+        assert {tensor.dtype for tensor in tensors(run / "112/network.safetensors").values()} <= {
+            torch.float32,
+            torch.int64,
+        }
+        losses[precision] = values(run / "112", "loss")
+    assert losses["bf16-mixed"] != losses["32-true"]
+    np.testing.assert_allclose(losses["bf16-mixed"], losses["32-true"], rtol=0.05)
+
+
+def test_identities_are_shared_only_if_asked_for(call: Call, tmp_path: Path) -> None:
+    """Two folders with the same eight names, four images each."""
+    given = [part for name in "ab" for part in ("--data", write_faces(tmp_path / name, identities=8))]
+    for option, count in (([], 16), (["--shared-identities"], 8)):
+        run = tmp_path / f"run of {count}"
+        assert call("fit", "phi_hr", *given, "--out", run, *HOW, *SHORT, *option)[0] == 0
+        assert len(tensors(run / "112/heads.safetensors")["classifier.weight"]) == count
 
 
 def changes() -> dict[str, object]:

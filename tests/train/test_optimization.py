@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytorch_optimizer import Muon
 from torch import nn
@@ -49,6 +49,7 @@ def test_powers() -> None:
     assert rate(5, 10, 10, Schedule(1, 8, power=3)) == 0.125
 
 
+@settings(derandomize=True, deadline=None)
 @given(
     per_epoch=st.integers(1, 50),
     epochs=st.integers(1, 200).map(lambda tenths: tenths / 10),

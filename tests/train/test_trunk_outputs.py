@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from tiny_training import SMALL, rows, schedule, tensors, train, values, write_faces
 
 import btnet_ext
@@ -92,6 +93,21 @@ def test_maps_that_half_precision_cannot_hold(faces: Faces, tmp_path: Path) -> N
     with pytest.raises(ValueError, match="maps at stage 1 have values that half precision cannot hold"):
         kept(trunk, faces, 56, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_stages_of_a_recipe_share_what_is_kept(trunk: IResNet, faces: Faces, tmp_path: Path) -> None:
+    contiguous = {name: tensor.contiguous() for name, tensor in trunk.state_dict().items()}
+    save_file(contiguous, tmp_path / "trunk.safetensors")
+    second = {"resolutions": [14], "start": "trunk", "fixed_trunk": True, "distillation": {"maps": 1.0}}
+    changes = {
+        "stages.branch.resolutions": [7],
+        **schedule("branch", 1),
+        "stages.second": second,
+        **schedule("second", 1),
+    }
+    given = {"trunk": tmp_path / "trunk.safetensors", "trunk_outputs": tmp_path / "outputs"}
+    train("own_trunk", changes, tmp_path / "run", faces, inputs=given)
+    assert len(list((tmp_path / "outputs").iterdir())) == 1
 
 
 @pytest.mark.parametrize("recipe", ["own_trunk", "btnet_published"])

@@ -1,19 +1,27 @@
-"""Held-out faces: who they are, and pairs of them, both kinds, none twice, in memory that grows with the images."""
+"""Held-out faces: who they are, pairs of them, both kinds, none twice, in little memory, and what they measure."""
 
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
-from face_files import png, write_folder
-from hypothesis import given
+import torch
+from face_files import encode, png, write_folder
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from tiny_training import write_faces
+from torch.nn import functional
 
+import btnet_ext
+from btnet_eval.verification import cross_resolution
+from btnet_train.networks import IResNet
 from btnet_train.sources import Faces
-from btnet_train.validation import choose_identities, draw_pairs
+from btnet_train.validation import HeldOut, choose_identities, draw_pairs
 
 
+@settings(derandomize=True, deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=12), st.integers(0, 2**32 - 1))
 def test_pairs_of_one_and_of_two(sizes: list[int], seed: int) -> None:
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
@@ -42,6 +50,42 @@ def test_each_pair_of_two_is_as_likely() -> None:
     expected = draws * 15 / 32
     # Five standard deviations of a binomial.
     assert np.abs(counts[:8, 8:] - expected).max() < 5 * np.sqrt(expected * (1 - 15 / 32))
+
+
+def test_accuracies_are_of_pairs_at_a_network_s_own_size_and_across(tmp_path: Path) -> None:
+    generator = np.random.default_rng(4)
+    files = {}
+    for person in range(6):  # hardly alike: the images of one are far from each other, too
+        pattern = np.kron(generator.normal(0, 25, (4, 4, 3)), np.ones((6, 6, 1)))
+        for number in range(5):
+            pixels = np.clip(128 + pattern + generator.normal(0, 50, pattern.shape), 0, 255).astype(np.uint8)
+            files[f"{person}/{number}.png"] = encode(pixels)
+    faces = Faces([write_folder(tmp_path / "faces", files)])
+    torch.manual_seed(3)
+    trunk, branch = (IResNet("res18", 0.125, side, dim=16).eval() for side in (112, 14))
+    images = [btnet_ext.resize(faces.read(number), (112, 112)) for number in range(len(faces))]
+    first, second = draw_pairs(faces.labels, 100, np.random.default_rng(5))
+    same, folds = faces.labels[first] == faces.labels[second], np.arange(len(first)) % 10
+
+    def rows(network: IResNet, seen: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        with torch.no_grad():
+            x = (torch.from_numpy(np.stack(seen)).permute(0, 3, 1, 2).float() - 127.5) / 127.5
+            return functional.normalize(network(x)[0]).numpy()
+
+    def accuracy(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
+        sides = ((one[first], one[second]), (two[first], two[second]))
+        return 100 * cross_resolution(*sides, same, folds).mean
+
+    large = rows(trunk, images)
+    degraded = rows(trunk, [btnet_ext.degrade(image, 7) for image in images])
+    small = rows(branch, [btnet_ext.resize(image, (14, 14)) for image in images])
+    whole = {"112&112": accuracy(large, large)}
+    of_trunk = {**whole, "112&7": accuracy(large, degraded), "7&7": accuracy(degraded, degraded)}
+    of_branch = {**whole, "112&14": accuracy(large, small), "14&14": accuracy(small, small)}
+    assert len({*of_trunk.values(), *of_branch.values()}) == 5, "accuracies that do not tell these apart"
+    held = HeldOut(faces, Fabric(accelerator="cpu", devices=1), pairs=100, seed=5)
+    for found, expected in ((held.measure(trunk, None, [7]), of_trunk), (held.measure(branch, trunk, [7]), of_branch)):
+        assert found == pytest.approx({f"held out {name}": value for name, value in expected.items()})
 
 
 def test_memory_of_many_images() -> None:
