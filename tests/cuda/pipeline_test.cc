@@ -89,7 +89,8 @@ TEST_F(PipelineTest, ColourOrderAndAnyStrides) {
   expect_same(embed(make(options), images), expected(images, {}, engine_options));
 }
 
-// By hand, as in engine_test.cc: 100 and 200 made 7 wide begin with 100 or, with the overshoot of bicubic taps, with 89.
+// By hand, as in engine_test.cc: 100 and 200 made 7 wide begin with 100 or, with the overshoot of bicubic taps,
+// with 89.
 TEST_F(PipelineTest, TheFilterIsThatOfTheBundle) {
   const std::vector<Image> owners = {{1, 2, 1, {100, 200}}};
   for (const auto& [filter, left] : {std::pair{Filter::bilinear, 0.0f}, {Filter::bicubic, -1.1f}}) {
