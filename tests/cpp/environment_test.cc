@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "core/cores.h"
+#include "scratch.h"
 
 namespace btnet {
 namespace {

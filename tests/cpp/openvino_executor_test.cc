@@ -13,6 +13,7 @@
 
 #include "btnet/engine.h"
 #include "btnet/error.h"
+#include "core/cores.h"
 #include "core/sha256.h"
 #include "protobuf.h"
 #include "scratch.h"
