@@ -79,16 +79,8 @@ class Worker:
     def __init__(self, peer: Peer, bundle: Path, crops: int, log: Path) -> None:
         """Start it, and wait until it is ready. Raises Absent, with the last line that it wrote to the log."""
         command = [sys.executable, str(Path(__file__).with_name("peers_worker.py")), peer.runner]
-        command += [
-            "--bundle",
-            str(bundle),
-            "--precision",
-            peer.precision,
-            "--crops",
-            str(crops),
-            "--mixes",
-            *mixes.MIXES,
-        ]
+        command += ["--bundle", str(bundle), "--precision", peer.precision]
+        command += ["--crops", str(crops), "--mixes", *mixes.MIXES]
         if peer.resize:
             command += ["--resize", peer.resize]
         with log.open("w") as errors:

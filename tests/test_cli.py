@@ -1,5 +1,6 @@
 """The command btnet: what it writes and prints, and that every error is one line on stderr."""
 
+import errno
 import io
 import json
 import os
@@ -139,6 +140,14 @@ def test_nothing_readable(call: Call, small_bundle: Path, tmp_path: Path) -> Non
     assert err == [f"{tmp_path}/a.png is not an image that Pillow can read", "none of 1 images can be read"]
     assert out.read_bytes() == b"older results"
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "out.npz"}
+
+
+def test_errors_of_the_system_name_their_file(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "faces/secret")
+
+    monkeypatch.setattr(cli, "find_all", fail)
+    assert call("embed", "faces", "-o", "out.npz") == (1, "", ["faces/secret: Permission denied"])
 
 
 def test_a_full_disk(call: Call, crops: Path, small_bundle: Path, tmp_path: Path) -> None:

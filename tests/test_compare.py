@@ -172,7 +172,8 @@ def test_command(small_bundle: Path, tmp_path: Path, call: Call) -> None:
     status, _, errors = call("compare", *files, "--model", path, "--far", 0.5)
     assert (status, len(errors)) == (1, 1)
     assert "far must be one of" in errors[0]
-    assert call("compare", files[0], tmp_path / "c.png", "--model", path)[0] == 1
+    status, _, errors = call("compare", files[0], tmp_path / "c.png", "--model", path)
+    assert (status, errors) == (1, [f"{tmp_path}/c.png cannot be read: No such file or directory"])
     (tmp_path / "c.png").write_text("no image")
     status, out, errors = call("compare", files[0], tmp_path / "c.png", "--model", path)
     assert (status, out) == (1, "")

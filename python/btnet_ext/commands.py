@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
+from btnet_ext.errors import reason
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -68,7 +70,8 @@ class Command:
             self.complain(self._advice(error))
             return 1
         except self.errors as error:
-            self.complain(_without_number(error))
+            file = error.filename if isinstance(error, OSError) else None  # one that nobody has put into words
+            self.complain(reason(error) if file is None else f"{file}: {reason(error)}")
             return 1
         return status
 
@@ -82,13 +85,6 @@ class Command:
         if self.extra is None or not self._is_of_extra(error):
             return str(error)
         return f"{(error.name or '').partition('.')[0]} is not installed: pip install 'btnet-ext[{self.extra[0]}]'"
-
-
-def _without_number(error: BaseException) -> str:
-    """The message of an error; that of the system without "[Errno 2]", after the file that it is about."""
-    if not isinstance(error, OSError) or error.strerror is None:
-        return str(error)
-    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
 
 
 def progress_bar() -> Progress:

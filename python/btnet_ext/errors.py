@@ -32,3 +32,8 @@ class DemonstrationWeights(UserWarning):
 
     Each such model is told of once a process, when an engine loads it.
     """
+
+
+def reason(error: BaseException) -> str:
+    """What an error says; of an error of the system neither its number nor its file, which the caller names."""
+    return getattr(error, "strerror", None) or str(error) or repr(error)

@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 
 from PIL import Image, UnidentifiedImageError
 
-from btnet_ext.errors import InvalidImage
+from btnet_ext.errors import InvalidImage, reason
 from btnet_ext.images import Pixels, as_pixels
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -62,7 +62,7 @@ def decode(source: Source) -> Pixels:
     except UnidentifiedImageError:
         raise InvalidImage(f"{source.name} is not an image that Pillow can read") from None
     except Exception as error:  # Pillow's and zipfile's readers of damaged files raise errors of all kinds
-        raise InvalidImage(f"{source.name} cannot be read: {str(error) or repr(error)}") from error
+        raise InvalidImage(f"{source.name} cannot be read: {reason(error)}") from error
 
 
 def decode_all(

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
+from btnet_ext.errors import reason
+
 
 def discard_parts(path: Path) -> None:
     """Remove what is left of a process that was killed while it wrote `path`. Nobody else may be writing it."""
@@ -112,4 +114,4 @@ def naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         rest = "; what was there before is intact" if path.exists() else ""
-        raise OSError(error.errno, f"{path} cannot be saved ({error.strerror or error}){rest}") from error
+        raise OSError(error.errno, f"{path} cannot be saved ({reason(error)}){rest}") from error

@@ -257,10 +257,8 @@ def test_mixed_precision_computes_in_bf16_and_keeps_float32(call: Call, tmp_path
         run = tmp_path / precision
         command = ["fit", "phi_hr", "--data", data, "--out", run, *HOW, *SHORT, "--held-out", 4]
         assert call(*command, "--precision", precision)[0] == 0
-        assert {tensor.dtype for tensor in tensors(run / "112/network.safetensors").values()} <= {
-            torch.float32,
-            torch.int64,
-        }
+        dtypes = {tensor.dtype for tensor in tensors(run / "112/network.safetensors").values()}
+        assert dtypes <= {torch.float32, torch.int64}
         losses[precision] = values(run / "112", "loss")
     assert losses["bf16-mixed"] != losses["32-true"]
     np.testing.assert_allclose(losses["bf16-mixed"], losses["32-true"], rtol=0.05)
