@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from btnet_eval.plots import save, styled
 from btnet_train.recipes import load
-from evaluate import MODELS, RESULT
+from evaluate import RESULT
 
 PICTURE = Path(__file__).parents[1] / "docs/training_curves"
 TEACHER_WEIGHT = 4.0
@@ -38,17 +38,6 @@ SHADES = {"112": "black", "28": "0.3", "14": "0.5", "7": "0.65"}
 MARKERS = {"112": "o", "28": "s", "14": "^", "7": "D"}
 
 
-def networks(models: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Run, resolution and curves of every network, each once."""
-    seen = set()
-    for model in MODELS:
-        for name, values in models.get(model, {}).get("curves", {}).items():
-            if name not in seen:
-                seen.add(name)
-                run, _, resolution = name.partition("/")
-                yield run, resolution, values
-
-
 def smoothed(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Running mean; the ends are means of what is there."""
     window = np.ones(max(1, round(len(values) * SMOOTHED)))
@@ -61,23 +50,24 @@ def main() -> None:
         weights = {stage.teacher and stage.teacher.cosine for stage in load(str(recipe)).stages.values()}
         if weights != {TEACHER_WEIGHT}:
             raise ValueError(f"{recipe} weighs the teacher's loss with {weights}, expected {TEACHER_WEIGHT}")
-    trained = list(networks(json.loads(RESULT.read_text())["models"]))
+    trained = json.loads(RESULT.read_text())["curves"]
     if not trained:
         sys.exit(f"{RESULT} has no trained model yet: there is nothing to draw")
     with styled():
         save(draw(trained), PICTURE)
 
 
-def draw(trained: list[tuple[str, str, Mapping[str, Any]]]) -> Figure:
-    """Both panels, with a line for each network."""
+def draw(trained: Mapping[str, Any]) -> Figure:
+    """Both panels, with a line for each network: of the curves of RUN/RESOLUTION."""
     figure = Figure(figsize=(7.2, 3.4), layout="constrained")
     distance, accuracy = figure.subplots(1, 2)
-    for run, resolution, values in trained:
+    for network, measured in trained.items():
+        run, _, resolution = network.partition("/")
         style: dict[str, Any] = {"color": SHADES[resolution], "linestyle": DASHES[run]}
-        passes, losses = np.array(values["teacher"]).T
-        distance.plot(passes, smoothed(losses) / TEACHER_WEIGHT, label=f"{run}, {resolution} px", **style)
-        measured = np.array(values[f"held out {resolution}&{resolution}"]).T
-        accuracy.plot(*measured, marker=MARKERS[resolution], markersize=3, **style)
+        losses, held_out = measured["teacher"], measured[f"held out {resolution}&{resolution}"]
+        away = smoothed(np.array(losses["values"])) / TEACHER_WEIGHT
+        distance.plot(losses["passes"], away, label=f"{run}, {resolution} px", **style)
+        accuracy.plot(held_out["passes"], held_out["values"], marker=MARKERS[resolution], markersize=3, **style)
     distance.set(xlabel="passes", ylabel="1 - cosine to the teacher")
     accuracy.set(xlabel="passes", ylabel="accuracy on held-out people, %")
     figure.legend(loc="outside right upper", fontsize=8)

@@ -11,11 +11,12 @@ models stays.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from btnet_train.export import write_bundle
 from btnet_train.fit import NETWORK
 from btnet_train.fit import RESULT as RESULT_OF_RUN
 from btnet_train.networks import IResNet
+from btnet_train.progress import LOSSES, read_values
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from common import machine
@@ -55,6 +57,11 @@ MODELS = {
 
 EARLIER = {run: starts["--previous"] for run, starts in STARTS.items() if "--previous" in starts}
 """Which run a run went on from."""
+
+
+def networks_of(model: str) -> list[str]:
+    """RUN/RESOLUTION of the networks of a model."""
+    return [f"{run}/{r}" for r, run in MODELS.get(model, {}).items()]
 
 
 def accuracies(model: Model, data: Path) -> dict[str, dict[str, float]]:
@@ -90,13 +97,15 @@ def describe(runs: Path, sources: Mapping[int, str], networks: Mapping[int, IRes
     return described
 
 
-def curve(path: Path, points: int = 200) -> dict[str, list[list[float]]]:
-    """Values of a losses.csv by name, as [epoch, value], thinned out."""
-    values: dict[str, list[list[float]]] = {}
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            values.setdefault(row["name"], []).append([float(row["epoch"]), round(float(row["value"]), 4)])
-    return {name: rows[:: max(1, len(rows) // points)] for name, rows in values.items()}
+def curves(path: Path, points: int = 200) -> dict[str, dict[str, list[float]]]:
+    """What a losses.csv has by name, thinned out: passes over the images, and the value after each."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for row in read_values(path):
+        found.setdefault(row["name"], []).append((float(row["epoch"]), round(float(row["value"]), 4)))
+    thinned = {name: rows[:: max(1, len(rows) // points)] for name, rows in found.items()}
+    return {
+        name: {"passes": [at for at, _ in rows], "values": [of for _, of in rows]} for name, rows in thinned.items()
+    }
 
 
 def gains(models: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, float | None]]:
@@ -127,6 +136,14 @@ def write_model(path: Path, networks: Mapping[int, IResNet], training: Mapping[s
     )
 
 
+def write(result: Mapping[str, Any]) -> None:
+    """Write the JSON, with a line for each list of numbers."""
+    text = json.dumps(result, indent=1)
+    text = re.sub(r"\[[-+.,\deE\s]+\]", lambda numbers: json.dumps(json.loads(numbers[0])), text)
+    with whole_file(RESULT) as append:
+        append((text + "\n").encode())
+
+
 def main() -> None:
     """Evaluate, and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -139,14 +156,20 @@ def main() -> None:
         for side, run in MODELS.get(model, {}).items():
             if not (runs / run / str(side) / RESULT_OF_RUN).exists():
                 parser.error(f"{model} is not trained yet: {runs / run / str(side)} has no {RESULT_OF_RUN}")
-    models: dict[str, dict[str, Any]] = json.loads(RESULT.read_text())["models"] if RESULT.exists() else {}
+    result: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {"models": {}, "curves": {}}
+    models, drawn = result["models"], result["curves"]
     for model in arguments.models:
         measured = measure_teacher(data) if model == TEACHER else measure(model, runs, data)
         models[model] = {"machine": machine(), **measured}
+        drawn |= {network: curves(runs / network / LOSSES) for network in networks_of(model)}
     models = {model: models[model] for model in (*MODELS, TEACHER) if model in models}
-    with whole_file(RESULT) as append:
-        result = {"pairs": len(read_pairs(data / "celeba/val_pairs.tsv")), "models": models, "gains": gains(models)}
-        append((json.dumps(result, indent=1) + "\n").encode())
+    drawn = {
+        network: drawn[network]
+        for network in dict.fromkeys(chain.from_iterable(map(networks_of, MODELS)))
+        if network in drawn
+    }
+    pairs = len(read_pairs(data / "celeba/val_pairs.tsv"))
+    write({"pairs": pairs, "models": models, "gains": gains(models), "curves": drawn})
 
 
 def measure(model: str, runs: Path, data: Path) -> dict[str, Any]:
@@ -156,11 +179,7 @@ def measure(model: str, runs: Path, data: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         bundle = write_model(Path(folder) / f"{model}.btnet", networks, {"method": model})
         accuracy = accuracies(open_model(bundle), data)
-    return {
-        "accuracy": accuracy,
-        "networks": describe(runs, sources, networks),
-        "curves": {f"{run}/{r}": curve(runs / run / str(r) / "losses.csv") for r, run in sources.items()},
-    }
+    return {"accuracy": accuracy, "networks": describe(runs, sources, networks)}
 
 
 def measure_teacher(data: Path) -> dict[str, Any]:

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 
 from btnet_train.fit import HEADS, NETWORK, RESULT, identity
+from btnet_train.progress import LOSSES
 from btnet_train.recipes import parse
 from btnet_train.run_state import load_tensors, save_tensors
 from btnet_train.trainer import STATE
 from train import MODELS, STARTS
 
 KEPT = Path(__file__).with_name("kept")
-LOSSES = "losses.csv"
 RUN = "run.json"
 
 
@@ -53,7 +53,7 @@ def keep(model: Path) -> None:
     part = KEPT / f".{model.name}"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    for source in sorted(path.parent for path in model.glob("*/losses.csv")):
+    for source in sorted(path.parent for path in model.glob(f"*/{LOSSES}")):
         finished = (source / RESULT).exists()
         tensors, texts = ((NETWORK, HEADS), (RESULT, LOSSES)) if finished else ((STATE,), (LOSSES,))
         if not all((source / name).exists() for name in tensors):

@@ -14,6 +14,7 @@ from btnet_ext.whole_files import naming, whole_file, write_all
 
 logger = logging.getLogger(__name__)
 
+LOSSES = "losses.csv"
 _COLUMNS = ("step", "epoch", "rate", "images_per_second", "name", "value")
 
 
@@ -47,7 +48,7 @@ class Progress:
     def __init__(
         self, folder: Path, title: str, start: int, steps: int, images: int, seconds: float, enabled: bool = True
     ) -> None:
-        self._path, self._logs = folder / "losses.csv", folder / "tensorboard"
+        self._path, self._logs = folder / LOSSES, folder / "tensorboard"
         self._enabled = enabled
         self._images = images
         self._since = (start, seconds)
@@ -122,7 +123,7 @@ def plot_values(folder: Path) -> Path:
     from matplotlib.figure import Figure
 
     values: dict[str, list[tuple[int, float]]] = {}
-    for row in read_values(folder / "losses.csv"):
+    for row in read_values(folder / LOSSES):
         values.setdefault(row["name"], []).append((int(row["step"]), float(row["value"])))
     rows = max(len(values), 1)
     figure = Figure(figsize=(8, 2.4 * rows), layout="constrained")

@@ -25,6 +25,7 @@ from btnet_ext.bundle import describe_file
 from btnet_train import recipes
 from btnet_train.fit import Inputs, check_inputs
 from btnet_train.networks import IResNet
+from btnet_train.progress import read_values
 from btnet_train.recipes import Stage
 from btnet_train.sources import Faces
 from btnet_train.topology import CANONICAL
@@ -283,7 +284,8 @@ def test_what_is_measured_stands_beside_what_was(
     result = tmp_path / "res50.json"
     monkeypatch.setattr(evaluate, "RESULT", result)
     monkeypatch.setitem(evaluate.MODELS, "btnet", {112: "phi_mr", 7: "btnet"})
-    result.write_text(json.dumps({"models": {"phi_hr": {"accuracy": "as before"}}}))
+    before = {"phi_mr/112": "old", "phi_hr/112": "as before"}
+    result.write_text(json.dumps({"models": {"phi_hr": {"accuracy": "as before"}}, "curves": before}))
     monkeypatch.setattr(sys, "argv", ["evaluate.py", str(runs), "btnet", "teacher", "--data", str(val)])
     evaluate.main()
     found = json.loads(result.read_text())
@@ -297,6 +299,13 @@ def test_what_is_measured_stands_beside_what_was(
             assert 0 <= accuracy["mean"] <= 100
             assert accuracy["mean"] % step == 0, columns
     assert found["models"]["btnet"]["networks"]["7"]["images"] > 0
+    curves = found["curves"]
+    assert (list(curves), curves["phi_hr/112"]) == (["phi_hr/112", "phi_mr/112", "btnet/7"], "as before")
+    for network in ("phi_mr/112", "btnet/7"):
+        rows = [row for row in read_values(runs / network / "losses.csv") if row["name"] == "loss"]
+        assert curves[network]["loss"]["passes"] == [float(row["epoch"]) for row in rows]
+        assert curves[network]["loss"]["values"] == pytest.approx([float(row["value"]) for row in rows], abs=1e-4)
+        assert f'"passes": {json.dumps(curves[network]["loss"]["passes"])},\n' in result.read_text()
 
 
 def test_reports_say_what_was_measured_and_not_where_it_lay(
