@@ -159,7 +159,6 @@ def _block(folder: Path, task: _Task, start: int, stop: int) -> Rows:
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[Path]:
     """Make a folder, and wait until no other process is in it."""
-    folder.mkdir(parents=True, exist_ok=True)
     with locked(
         folder, lambda: logger.info("waiting for another process, which computes what belongs into %s", folder)
     ):

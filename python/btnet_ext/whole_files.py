@@ -5,7 +5,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
@@ -20,11 +20,11 @@ def discard_parts(path: Path) -> None:
 
 @contextmanager
 def locked(folder: Path, busy: Callable[[], None]) -> Iterator[None]:
-    """Have a folder to oneself, among the processes of this machine that ask for it in this way.
+    """Make a folder, and have it to oneself, among the processes of this machine that ask for it in this way.
 
     busy: called where another one has it, before that is waited for; what it raises comes out.
     """
-    handle = os.open(folder, os.O_RDONLY)
+    handle = _open_folder(folder)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -34,6 +34,13 @@ def locked(folder: Path, busy: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _open_folder(folder: Path) -> int:
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # one that had it to itself has just removed it
+            return os.open(folder, os.O_RDONLY)
 
 
 @contextmanager

@@ -57,7 +57,6 @@ def face_rows(
     Raises what compute raises, and OSError that names the file.
     """
     kind, expected = np.dtype(dtype), (len(faces), *shape)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.parent, lambda: logger.info("waiting for another process, which computes in %s", path.parent)):
         if path.exists():
             try:

@@ -334,8 +334,7 @@ def alone(fabric: Fabric, run: Path) -> Iterator[None]:
     if not fabric.is_global_zero:
         yield
         return
-    run.mkdir(parents=True, exist_ok=True)
-    with locked(run, refuse):
+    with locked(run / ".lock", refuse):  # not the folder itself, where targets and a trunk's outputs may be kept
         yield
 
 

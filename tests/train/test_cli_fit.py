@@ -20,7 +20,7 @@ from tiny_training import SMALL, schedule, tensors, values, write_faces
 
 from btnet_ext import Bundle
 from btnet_ext.whole_files import locked
-from btnet_train import recipes
+from btnet_train import face_rows, recipes
 from btnet_train.cli import EXTRA, main
 from btnet_train.networks import IResNet
 from btnet_train.run_state import save_tensors
@@ -213,12 +213,11 @@ def test_a_cuda_device_that_is_not_there(call: Call, tmp_path: Path, data: Path)
 
 
 def test_two_trainings_in_one_folder(call: Call, tmp_path: Path, data: Path) -> None:
-    (tmp_path / "run").mkdir()
     command = ["fit", "phi_hr", "--data", data, *HOW, *SHORT, "--out", tmp_path / "run"]
-    with locked(tmp_path / "run", lambda: pytest.fail("there is nobody to wait for")):
+    with locked(tmp_path / "run/.lock", lambda: pytest.fail("there is nobody to wait for")):
         said = fail(call, 1, *command)
     assert said == f"{tmp_path}/run is being trained by another process: wait for it, or give another --out"
-    assert list((tmp_path / "run").iterdir()) == []
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
     assert call(*command)[0] == 0
 
 
@@ -355,6 +354,16 @@ def test_a_damaged_result(call: Call, tmp_path: Path, data: Path) -> None:
     assert call(*command)[0] == 0
     (run / "112/result.json").write_text('{"step": 3')
     assert fail(call, 1, *command).startswith(f"{run}/112/result.json is damaged: ")
+
+
+def test_targets_are_kept_in_the_folder_of_the_run(
+    call: Call, tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(face_rows.logger, "info", pytest.fail)  # where it would wait for itself for ever
+    teacher = ["--teacher", write_model(tmp_path / "teacher.onnx"), *TEACH]
+    assert call("fit", "phi_hr", "--data", data, *teacher, *SHORT, *HOW, "--out", tmp_path / "run")[0] == 0
+    assert len(list((tmp_path / "run").glob("teacher_*.npy"))) == 1
+    assert values(tmp_path / "run/112", "teacher")
 
 
 def test_another_teacher_is_another_run(call: Call, tmp_path: Path, data: Path) -> None:
