@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import openvino as ov
+import PIL
 from numpy.typing import NDArray
 
 from btnet_eval.base import DataError, Embed, Image, Rows
@@ -22,7 +23,7 @@ from btnet_eval.onnx_network import (
     read_network,
     with_normalization,
 )
-from btnet_ext import Bundle, Engine, InvalidImage, InvalidOption, __version__, degrade, resize
+from btnet_ext import Bundle, Engine, InvalidImage, InvalidOption, __version__, cuda, degrade, resize
 from btnet_ext.compare import HALF_OCTAVES, ladder
 
 _WHAT_EMBEDS = ("canonical", "resolutions", "input", "selection", "graphs", "files")  # of a bundle's model.json
@@ -57,7 +58,8 @@ class Model:
         as models of one network are measured at low resolutions (Knoche et al. 2021, Eq. 1).
         """
         if resolution in self.resolutions:
-            return resize(image, (resolution, resolution))
+            filter_ = "bicubic" if self.engine is None else self.engine.bundle.metadata["input"]["filter"]
+            return resize(image, (resolution, resolution), filter=filter_)
         return degrade(image, resolution, canonical=CANONICAL)
 
 
@@ -89,7 +91,6 @@ def open_model(
     precision: str = "f32",
     flip: bool = True,
     normalize: bool = True,
-    selection: tuple[str, str] | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> Model:
     """Open a model to measure.
@@ -105,7 +106,6 @@ def open_model(
         precision: as for `btnet_ext.Engine`.
         flip: embed the mirror image, too, and add both embeddings.
         normalize: give embeddings of length 1; otherwise as the network has them.
-        selection: indicator and rounding, by which a bundle selects a network; None: as the bundle says.
         preprocessing: of an ONNX model; None: `Preprocessing()`. A bundle says itself what it is given.
 
     Raises:
@@ -118,25 +118,28 @@ def open_model(
             raise InvalidOption(f"device must be 'cpu' for an ONNX model, not {device!r}")
         if precision != "f32":
             raise InvalidOption(f"precision must be 'f32' for an ONNX model, not {precision!r}")
-        if selection is not None:
-            raise InvalidOption(f"selection is for a bundle, and {os.fspath(model)} is an ONNX model")
         return _open_onnx(Path(model), flip, normalize, preprocessing or Preprocessing())
     if preprocessing is not None:
         raise InvalidOption(f"preprocessing is for an ONNX model, and {os.fspath(model)} is a bundle")
-    indicator, rounding = selection or (None, None)
-    engine = Engine(model, device=device, precision=precision, indicator=indicator, rounding=rounding)
+    engine = Engine(model, device=device, precision=precision)
 
     def embed(images: Sequence[Image]) -> Rows:
         return engine.embed(images, flip=flip, normalize=normalize)
 
-    runs = {"device": engine.device, "precision": precision}
-    digest = _digest(_digest_of_bundle(engine.bundle), flip=flip, normalize=normalize, selection=selection, **runs)
+    options = {"flip": flip, "normalize": normalize, "device": engine.device, "precision": precision}
+    digest = _digest(_digest_of_bundle(engine.bundle), _runtime(engine.device), **options)
     return Model(engine.bundle.name, embed, digest, engine.resolutions, engine, flip)
 
 
-def _digest(weights: str, **options: object) -> str:
-    """Of the weights, of how they are run, and of the versions of what runs them."""
-    versions = f"btnet-ext {__version__}, openvino {ov.__version__}"
+def _runtime(device: str) -> str:
+    """What runs networks on a device, with its version."""
+    gpu = cuda.parse_device(device)
+    return f"openvino {ov.__version__}" if gpu is None else cuda.describe_runtime(gpu)
+
+
+def _digest(weights: str, runtime: str, **options: object) -> str:
+    """Of the weights, of how they are run, and of the versions of what runs them and of what decodes images."""
+    versions = f"btnet-ext {__version__}, {runtime}, pillow {PIL.__version__}"
     return hashlib.sha256(f"{weights} {options} {versions}".encode()).hexdigest()
 
 
@@ -161,7 +164,7 @@ def _open_onnx(path: Path, flip: bool, normalize: bool, preprocessing: Preproces
         raise DataError(f"{path} {error}") from error
     given = {"mean": [*map(float, preprocessing.mean)], "std": [*map(float, preprocessing.std)]}
     options = {"flip": flip, "normalize": normalize, "color": preprocessing.color, **given}
-    digest = _digest(digest_of_weights, **options)
+    digest = _digest(digest_of_weights, _runtime("cpu"), **options)
     queue = ov.AsyncInferQueue(compiled)
 
     def embed(images: Sequence[Image]) -> Rows:

@@ -194,7 +194,8 @@ def smallest_size(steps: Sequence[Step], rejects: float) -> int | None:
     for step in sorted(steps, key=lambda step: step.size, reverse=True):
         if step.threshold is None:
             continue
-        if 1 - step.threshold.tar > rejects:
+        scores = 2 * step.genuine  # or half of that, if there is one direction
+        if round((1 - step.threshold.tar) * scores) / scores > rejects:
             break
         smallest = step.size
     return smallest

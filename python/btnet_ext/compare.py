@@ -36,8 +36,8 @@ class Comparison:
 
     similarity: cosine of the angle between the embeddings. resolutions: the branches that the images went through.
     sizes: in pixels, at which the threshold was measured. threshold: the least similarity that counts as the same
-    person. far, tar: which parts of the pairs of different persons, and of those of one person, had at least this
-    similarity where the threshold was measured.
+    person. far: what was asked for; where the threshold was measured, no larger part of the pairs of different persons
+    had at least this similarity. tar: the part of the pairs of one person that had.
     """
 
     verdict: Verdict

@@ -49,6 +49,13 @@ def find_gpu(device: int) -> Gpu:
     return gpu
 
 
+def describe_runtime(device: int) -> str:
+    """Name what runs the networks on a GPU: TensorRT with its version, and the card. Raises as `find_gpu`."""
+    gpu = find_gpu(device)
+    library = find_tensorrt(gpu)
+    return f"{library.__name__} {library.__version__} on {gpu.name}"
+
+
 @contextmanager
 def builder_for(target: str) -> Iterator[tuple[ModuleType, str]]:
     """Yield the TensorRT that builds engines for `target`, and what plans have as their target.

@@ -28,6 +28,7 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 _DEEP_MODES = ("I", "F")  # more than 8 bits a channel; I;16 and its like begin with I, too
+_UNPACKED = ".bmp"  # images of one size have files of one size
 _LARGEST_FILE = 2**28  # bytes; what unpacks to more is no face
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip's member: signature, lengths of name and extra field
 
@@ -135,13 +136,16 @@ class ImageFolder:
             raise DataError(f"{file} cannot be read: {error.strerror}") from error
 
     def update(self, digest: "hashlib._Hash") -> None:
-        """Add names and sizes of all images to a digest."""
+        """Add names and sizes of all images to a digest, and checksums where the size says nothing."""
         self._names.update(digest)
+        files = [self._path / self._names[index] for index in range(len(self.labels))]
         try:
-            sizes = [(self._path / self._names[index]).stat().st_size for index in range(len(self.labels))]
+            digest.update(np.array([file.stat().st_size for file in files], np.int64).tobytes())
         except OSError as error:
             raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
-        digest.update(np.array(sizes, np.int64).tobytes())
+        for index, file in enumerate(files):
+            if file.suffix.lower() == _UNPACKED:
+                digest.update(zlib.crc32(self.encoded(index)).to_bytes(4, "little"))
 
 
 class ImageZip:

@@ -51,7 +51,7 @@ class HeldOut:
         self._first, self._second = draw_pairs(faces.labels, pairs, np.random.default_rng(seed))
         self._same = faces.labels[self._first] == faces.labels[self._second]
         self._folds = np.arange(len(self._same)) % _FOLDS
-        self._trunks: dict[int, NDArray[np.float32]] = {}
+        self._trunk: tuple[IResNet, NDArray[np.float32]] | None = None
 
     def measure(self, network: IResNet, trunk: IResNet | None, sides: Sequence[int]) -> Mapping[str, float]:
         """Return accuracies by name, such as "held out 112&28", for a network in evaluation mode.
@@ -75,10 +75,10 @@ class HeldOut:
         }
 
     def _of_trunk(self, trunk: IResNet) -> NDArray[np.float32]:
-        if id(trunk) not in self._trunks:
+        if self._trunk is None or self._trunk[0] is not trunk:
             trunk.to(self._fabric.device)
-            self._trunks = {id(trunk): self._embed(trunk, lambda image: image)}
-        return self._trunks[id(trunk)]
+            self._trunk = (trunk, self._embed(trunk, lambda image: image))
+        return self._trunk[1]
 
     def _accuracy(self, left: NDArray[np.float32], right: NDArray[np.float32]) -> float:
         one, two = ((rows[self._first], rows[self._second]) for rows in (left, right))

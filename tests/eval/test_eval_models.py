@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import openvino as ov
+import PIL
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
@@ -18,7 +19,8 @@ from btnet_eval import models as module
 from btnet_eval.base import DataError
 from btnet_eval.cache import EmbeddingCache, Images
 from btnet_eval.models import Model, Preprocessing, open_model
-from btnet_ext import Engine, InvalidImage, InvalidOption, ModelNotFound
+from btnet_ext import Engine, InvalidImage, InvalidOption, ModelNotFound, cuda
+from btnet_ext.trt_library import Gpu
 from bundle_copies import BundleCopy
 from letting_go import interrupted_after
 from onnx_files import DIM, Pixels, write_model
@@ -75,23 +77,21 @@ def test_a_model_of_one_network_is_shown_degraded_images() -> None:
         assert np.array_equal(model.present(image, resolution), expected)
 
 
+def test_a_bundle_is_shown_what_its_engine_would_make(tmp_path: Path, small_bundle: Path) -> None:
+    """Also where it says that its images are resized by the bilinear filter."""
+    copy = BundleCopy(small_bundle, tmp_path / "bilinear.btnet")
+    copy.edit_model(lambda model: model["input"].update(filter="bilinear"))
+    model, (image,) = open_model(copy.path, flip=False), random_images(3, 20)
+    shown = model.present(image, 28)
+    assert np.array_equal(shown, Image.fromarray(image).resize((28, 28), Image.Resampling.BILINEAR))
+    assert np.array_equal(model.embed([shown]), model.embed([image])), "20 px go to 28"
+
+
 def test_the_one_branch_of_a_bundle_is_shown_its_resolution() -> None:
     (image,) = random_images(3, 90)
     model = Model("one", lambda images: np.ones((len(images), 2), np.float32), "one", (28,))
     assert np.array_equal(model.present(image, 28), pillow_resize(image, 28))
     assert np.array_equal(model.present(image, 14), pillow_resize(pillow_resize(image, 14), 112))
-
-
-def test_a_bundle_selects_as_it_is_told(small_bundle: Path) -> None:
-    image = np.random.default_rng(4).integers(0, 256, (20, 60, 3), np.uint8)
-    images = [image]
-    for indicator, rounding in (("max", "ceil"), ("min", "floor")):
-        model = open_model(small_bundle, flip=False, selection=(indicator, rounding))
-        expected = Engine(small_bundle, indicator=indicator, rounding=rounding).embed(images)
-        assert np.array_equal(model.embed(images), expected)
-    largest = open_model(small_bundle, flip=False, selection=("max", "ceil")).embed(images)
-    smallest = open_model(small_bundle, flip=False, selection=("min", "floor")).embed(images)
-    assert not np.allclose(largest, smallest, atol=1e-2)
 
 
 def test_the_digest_of_a_bundle_tells_it_and_its_options_apart(
@@ -114,10 +114,8 @@ def test_the_digest_of_a_bundle_tells_it_and_its_options_apart(
     digests += [
         open_model(copy.path).digest,
         open_model(small_bundle, flip=False).digest,
-        open_model(small_bundle, selection=("max", "ceil")).digest,
-        open_model(small_bundle, selection=("min", "ceil")).digest,
     ]
-    assert len({bundle_model.digest, *digests}) == 8
+    assert len({bundle_model.digest, *digests}) == 6
 
 
 def test_the_digest_tells_devices_and_versions_apart(
@@ -126,13 +124,18 @@ def test_the_digest_tells_devices_and_versions_apart(
     """The device that "auto" stands for counts, and what runs the networks."""
     digests = {bundle_model.digest, open_model(onnx_path).digest}
     assert open_model(small_bundle, device="auto").digest == bundle_model.digest, "there is no GPU here"
-    for name, changed in (("__version__", "9.9"), ("ov", SimpleNamespace(**vars(ov) | {"__version__": "9.9"}))):
+    for owner, name in ((module, "__version__"), (PIL, "__version__"), (ov, "__version__")):
         with monkeypatch.context() as patch:
-            patch.setattr(module, name, changed)
+            patch.setattr(owner, name, "9.9")
             digests |= {open_model(small_bundle).digest, open_model(onnx_path).digest}
-    assert len(digests) == 6
+    assert len(digests) == 8
     monkeypatch.setattr(Engine, "device", "cuda:1")
-    assert open_model(small_bundle).digest not in digests
+    for release, card in (("11.0", "A"), ("11.1", "A"), ("11.1", "B")):
+        monkeypatch.setattr(cuda, "find_gpu", lambda device, card=card: Gpu(f"{card}{device}", (8, 0)))
+        library = SimpleNamespace(__name__="tensorrt", __version__=release)
+        monkeypatch.setattr(cuda, "find_tensorrt", lambda gpu, library=library: library)
+        digests.add(open_model(small_bundle).digest)
+    assert len(digests) == 11
 
 
 def test_what_changes_no_embedding_changes_no_digest(tmp_path: Path, small_bundle: Path, bundle_model: Model) -> None:
@@ -309,7 +312,6 @@ def test_wrong_preprocessing_is_named(options: dict[str, Any], message: str) -> 
     [
         ({"device": "cuda"}, "device must be 'cpu' for an ONNX model, not 'cuda'"),
         ({"precision": "bf16"}, "precision must be 'f32' for an ONNX model, not 'bf16'"),
-        ({"selection": ("max", "ceil")}, r"selection is for a bundle, and .* is an ONNX model"),
     ],
 )
 def test_options_of_a_bundle_are_not_for_onnx(onnx_path: Path, options: dict[str, Any], message: str) -> None:
@@ -320,8 +322,6 @@ def test_options_of_a_bundle_are_not_for_onnx(onnx_path: Path, options: dict[str
 def test_options_that_a_bundle_does_not_take(small_bundle: Path) -> None:
     with pytest.raises(InvalidOption, match=r"preprocessing is for an ONNX model, and .* is a bundle"):
         open_model(small_bundle, preprocessing=Preprocessing())
-    with pytest.raises(InvalidOption, match="indicator"):
-        open_model(small_bundle, selection=("median", "ceil"))
 
 
 MAKE = """

@@ -192,7 +192,7 @@ def test_the_lowest_far() -> None:
 
 def steps_of(rejects: dict[int, float | None]) -> list[Step]:
     return [
-        Step(size, 9, 9, 9, 0.9, 0.1, True, None if part is None else Threshold(0.5, 0.0, 1 - part, 9))
+        Step(size, 9, 32, 9, 0.9, 0.1, True, None if part is None else Threshold(0.5, 0.0, 1 - part, 9))
         for size, part in rejects.items()
     ]
 
@@ -204,6 +204,19 @@ def test_the_smallest_size() -> None:
     assert smallest_size(steps_of(rejects), 1) == 7
     assert smallest_size(steps_of({56: 0.25, 28: 0.0}), 0.125) is None
     assert smallest_size(steps_of({56: None}), 1) is None
+
+
+@pytest.mark.parametrize("genuine", [20, 100, 1000, 3000])
+def test_exactly_the_allowed_part_of_pairs_is_allowed(genuine: int) -> None:
+    """Where 1 - 0.95 is more than 0.05."""
+
+    def smallest(rejected: int, allowed: float) -> int | None:
+        threshold = Threshold(0.5, 0.0, (genuine - rejected) / genuine, 9)
+        return smallest_size([Step(28, 9, genuine, 9, 0.9, 0.1, True, threshold)], allowed)
+
+    for percent in range(5, 100, 5):
+        assert smallest(genuine * percent // 100, percent / 100) == 28
+        assert smallest(genuine * percent // 100 + 1, percent / 100) is None
 
 
 def test_report(tmp_path: Path, folder: Path) -> None:

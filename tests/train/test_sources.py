@@ -149,6 +149,17 @@ def test_digest_tells_whether_it_is_the_same_data(tmp_path: Path) -> None:
         assert Faces([], [moved]).digest != digest
 
 
+def test_digest_of_images_that_are_all_of_one_size(tmp_path: Path) -> None:
+    """BMP is not compressed: other pixels are other data, though no file has another size."""
+    digests = set()
+    for seeds in ((1, 2), (1, 3)):
+        for number, seed in enumerate(seeds):
+            (tmp_path / "a").mkdir(exist_ok=True)
+            Image.fromarray(pixels(seed)).save(tmp_path / f"a/{number}.BMP")
+        digests.add(Faces([tmp_path]).digest)
+    assert len(digests) == 2
+
+
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
 def test_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
     kind = "JPEG" if mode == "CMYK" else "PNG"
