@@ -293,7 +293,6 @@ def test_settings_of_a_build(bundle: Bundle) -> None:
     shapes = [[1, 3, 7, 7], [2, 3, 7, 7], [4, 3, 7, 7]]
     expected = {"tf32": False, "require_user_allocation": True, "target": "any", "input": shapes}
     assert describe(bundle, rtx) == expected
-    assert describe(bundle, rtx, tf32=True)["tf32"]
     assert describe(bundle, rtx, target="sm75")["target"] == "SM75"
     plain = make_stand_in("tensorrt", "11.4.0", Calls())
     assert describe(bundle, plain, target="sm75 Tesla T4")["target"] == "any"

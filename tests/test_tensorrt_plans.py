@@ -15,7 +15,7 @@ from btnet_ext import BackendUnavailable, InvalidOption
 from btnet_ext.trt_library import AMPERE_AND_LATER, TURING, Gpu, find_tensorrt, plan_target
 from btnet_ext.trt_plans import FORMAT, Batches, PlanCache, PlanKey
 
-KEY = PlanKey("d" * 64, 28, "f16", False, Batches(1, 32, 256), "sm86 GPU", "tensorrt", "11.4.0")
+KEY = PlanKey("d" * 64, 28, "f16", Batches(1, 32, 256), "sm86 GPU", "tensorrt", "11.4.0")
 PLAN = bytes(range(256)) * 5
 
 
@@ -39,7 +39,6 @@ OTHERS: dict[str, Any] = {
     "digest": "e" * 64,
     "resolution": 14,
     "precision": "f32",
-    "tf32": True,
     "batches": Batches(1, 32, 128),
     "target": "sm89 GPU",
     "flavour": "tensorrt_rtx",

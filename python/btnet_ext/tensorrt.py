@@ -37,14 +37,12 @@ def plan_key(
     target: str,
     precision: str,
     batches: Batches = BATCHES,
-    tf32: bool = False,
 ) -> PlanKey:
     """Return the key of a plan of this bundle and this TensorRT. target: see `plan_target`."""
     return PlanKey(
         digest=bundle.digest,
         resolution=resolution,
         precision=precision,
-        tf32=tf32,
         batches=batches,
         target=target,
         flavour=library.__name__,
@@ -60,7 +58,7 @@ def prepare_plan(library: ModuleType, bundle: Bundle, key: PlanKey, progress: Pr
     return cache.store(key, _build(library, bundle, key, progress))
 
 
-def _build(library: ModuleType, bundle: Bundle, key: PlanKey, progress: Progress | None) -> bytes:
+def _build(library: ModuleType, bundle: Bundle, key: PlanKey, progress: Progress | None = None) -> bytes:
     bundle.verify()  # the key stands for what model.json says, so nothing else must get into the cache
     return build_plan(library, bundle, key, progress)
 
@@ -92,8 +90,6 @@ class TensorRTExecutor:
         precision: "f32", "f16", or "int8" where the bundle has it.
         resolutions: branches to load; None: all.
         batches: smallest, best and largest batch.
-        tf32: let f32 convolutions round what they read to 10 bits, for speed.
-        progress: is told how far the build of a plan has come.
 
     Raises:
         BackendUnavailable: there is no GPU, no TensorRT that serves it, or TensorRT cannot build or load an engine.
@@ -110,8 +106,6 @@ class TensorRTExecutor:
         precision: str = "f16",
         resolutions: Sequence[int] | None = None,
         batches: Batches = BATCHES,
-        tf32: bool = False,
-        progress: Progress | None = None,
     ) -> None:
         if gpu is None:
             raise BackendUnavailable("TensorRT has nothing to run on: there is no NVIDIA GPU with a driver")
@@ -119,7 +113,6 @@ class TensorRTExecutor:
         self._bundle = bundle
         self._precision = precision
         self._batches = batches
-        self._progress = progress
         self._cache = plan_cache()
         self._lock = threading.Lock()
         self._allocate = allocate
@@ -138,7 +131,6 @@ class TensorRTExecutor:
                 target=plan_target(self._library.__name__, gpu),
                 precision=precision,
                 batches=batches,
-                tf32=tf32,
             )
             self._engines[resolution] = self._load(key)
 
@@ -254,7 +246,7 @@ class TensorRTExecutor:
         return engine
 
     def _build(self, key: PlanKey) -> bytes:
-        plan = _build(self._library, self._bundle, key, self._progress)
+        plan = _build(self._library, self._bundle, key)
         try:
             self._cache.store(key, plan)
         except OSError as error:

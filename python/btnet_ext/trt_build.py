@@ -84,8 +84,7 @@ def _errors(parser: Any) -> str:
 
 def _configure(library: ModuleType, builder: Any, key: PlanKey) -> Any:
     config = builder.create_builder_config()
-    if not key.tf32:  # it is on by default, and rounds what convolutions in f32 read to 10 bits
-        config.clear_flag(library.BuilderFlag.TF32)
+    config.clear_flag(library.BuilderFlag.TF32)  # on by default: it rounds what convolutions in f32 read to 10 bits
     if key.flavour == "tensorrt_rtx":  # otherwise it takes memory while it runs, which cannot be recorded as a graph
         config.set_flag(library.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if key.target == TURING:

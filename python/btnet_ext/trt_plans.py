@@ -52,7 +52,6 @@ class PlanKey:
     digest: str  # of the bundle
     resolution: int
     precision: str
-    tf32: bool
     batches: Batches
     target: str  # see trt_library.plan_target
     flavour: str  # "tensorrt" or "tensorrt_rtx"
