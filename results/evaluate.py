@@ -23,7 +23,8 @@ from typing import Any
 from btnet_eval.cache import EmbeddingCache
 from btnet_eval.datasets.images import open_images
 from btnet_eval.gains import cross_resolution_gain, same_resolution_gain
-from btnet_eval.models import Model, Preprocessing, open_model
+from btnet_eval.models import Model, open_model
+from btnet_eval.onnx_network import Preprocessing
 from btnet_eval.verification import cross_resolution, read_pairs
 from btnet_eval.verify import embed_pairs
 from btnet_ext.whole_files import whole_file

@@ -20,7 +20,7 @@ def test_a_locked_folder_is_made(tmp_path: Path) -> None:
 def test_a_folder_that_vanishes_before_it_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the process before has just removed it."""
     folder, real = tmp_path / "folder", os.open
-    removed = []
+    removed: list[Path] = []
 
     def vanish(path: Path, flags: int) -> int:
         if not removed:

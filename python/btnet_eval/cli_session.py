@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from btnet_ext.commands import Command, progress_bar
+from btnet_ext.commands import Command, progress_bar, three_numbers
 from btnet_ext.errors import BtnetError
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from btnet_eval.models import Model, Preprocessing
+    from btnet_eval.models import Model
+    from btnet_eval.onnx_network import Preprocessing
     from btnet_eval.session import Progress, Run, Session
 
 
@@ -163,8 +164,7 @@ def check_folder(out: Path) -> None:
 
 def check_models(paths: Sequence[str], preprocessing: "Preprocessing") -> None:
     """Raise typer.BadParameter for ONNX files that are none, and for options of ONNX models where there is none."""
-    from btnet_eval.models import Preprocessing
-    from btnet_eval.onnx_network import is_onnx
+    from btnet_eval.onnx_network import Preprocessing, is_onnx
 
     for path in paths:
         if is_onnx(path) and not Path(path).is_file():
@@ -196,9 +196,9 @@ def file_digest(path: Path) -> str:
 
 def parse_preprocessing(mean: str, std: str, color: Color) -> "Preprocessing":
     """What an ONNX model is given, from the options. Raises typer.BadParameter."""
-    from btnet_eval.models import Preprocessing
+    from btnet_eval.onnx_network import Preprocessing
 
-    return Preprocessing(_three_numbers("--mean", mean), _three_numbers("--std", std), color.value)
+    return Preprocessing(three_numbers("--mean", mean), three_numbers("--std", std), color.value)
 
 
 def parse_resolutions(text: str, option: str = "--resolutions") -> list[int]:
@@ -210,14 +210,6 @@ def parse_resolutions(text: str, option: str = "--resolutions") -> list[int]:
     if not sides or len(set(sides)) < len(sides) or not all(1 <= side <= 112 for side in sides):
         raise typer.BadParameter(f"{option} must be numbers from 1 to 112 with commas, each once, got {text!r}")
     return sides
-
-
-def _three_numbers(option: str, text: str) -> tuple[float, float, float]:
-    try:
-        first, second, third = map(float, text.split(","))
-    except ValueError:
-        raise typer.BadParameter(f"{option} must be three numbers with commas, got {text!r}") from None
-    return first, second, third
 
 
 @contextmanager

@@ -14,9 +14,9 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from btnet_eval.base import DataError, Image
-from btnet_eval.models import Preprocessing
 from btnet_eval.onnx_network import (
     CANONICAL,
+    Preprocessing,
     UnsuitableNetworkError,
     compile_network,
     is_onnx,

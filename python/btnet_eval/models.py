@@ -2,27 +2,17 @@
 
 import hashlib
 import json
-import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import openvino as ov
 import PIL
-from numpy.typing import NDArray
 
-from btnet_eval.base import DataError, Embed, Image, Rows
-from btnet_eval.onnx_network import (
-    CANONICAL,
-    UnsuitableNetworkError,
-    compile_network,
-    is_onnx,
-    read_network,
-    with_normalization,
-)
+from btnet_eval.base import Embed, Image, Rows
+from btnet_eval.onnx_network import CANONICAL, FaceNetwork, Preprocessing, is_onnx
 from btnet_ext import Bundle, Engine, InvalidImage, InvalidOption, __version__, cuda, degrade, resize
 from btnet_ext.compare import HALF_OCTAVES, ladder
 
@@ -61,27 +51,6 @@ class Model:
             filter_ = "bicubic" if self.engine is None else self.engine.bundle.metadata["input"]["filter"]
             return resize(image, (resolution, resolution), filter=filter_)
         return degrade(image, resolution, canonical=CANONICAL)
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What an ONNX model is given of an image: (pixel - mean) / std, with pixels from 0 to 255.
-
-    mean, std: for each channel, in the order of `color`: "rgb" or "bgr". Most models of insightface have a mean of
-    127.5 and a std of 127.5 or 128. Raises `InvalidOption`, which names the option.
-    """
-
-    mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
-    std: tuple[float, float, float] = (127.5, 127.5, 127.5)
-    color: str = "rgb"
-
-    def __post_init__(self) -> None:
-        if len(self.mean) != 3 or not all(map(math.isfinite, self.mean)):
-            raise InvalidOption(f"mean must be three finite numbers, not {self.mean!r}")
-        if len(self.std) != 3 or not all(0 < value < math.inf for value in self.std):
-            raise InvalidOption(f"std must be three positive, finite numbers, not {self.std!r}")
-        if self.color not in ("rgb", "bgr"):
-            raise InvalidOption(f"color must be rgb or bgr, not {self.color!r}")
 
 
 def open_model(
@@ -150,58 +119,31 @@ def _digest_of_bundle(bundle: Bundle) -> str:
 
 
 def _open_onnx(path: Path, flip: bool, normalize: bool, preprocessing: Preprocessing) -> Model:
-    content = path.read_bytes()
-    core = ov.Core()
-    try:
-        network = read_network(core, path)
-        dim = network.output().shape[1]
-        digest_of_weights = _digest_of_weights(content, network)
-        prepared = with_normalization(network, preprocessing.mean, preprocessing.std, preprocessing.color)
-        # One image in a request and several requests at a time: no embedding depends on the images beside it.
-        config = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
-        compiled = compile_network(core, prepared, config)
-    except UnsuitableNetworkError as error:
-        raise DataError(f"{path} {error}") from error
-    given = {"mean": [*map(float, preprocessing.mean)], "std": [*map(float, preprocessing.std)]}
-    options = {"flip": flip, "normalize": normalize, "color": preprocessing.color, **given}
-    digest = _digest(digest_of_weights, _runtime("cpu"), **options)
-    queue = ov.AsyncInferQueue(compiled)
+    network = FaceNetwork(path, preprocessing)
+    digest = _digest(network.digest, _runtime("cpu"), flip=flip, normalize=normalize)
 
     def embed(images: Sequence[Image]) -> Rows:
-        return _embed(queue, images, dim, flip, normalize)
+        return _embed(network, images, flip, normalize)
 
     return Model(path.stem, embed, digest, (CANONICAL,), flip=flip)
 
 
-def _embed(queue: Any, images: Sequence[Image], dim: int, flip: bool, normalize: bool) -> Rows:
+def _embed(network: FaceNetwork, images: Sequence[Image], flip: bool, normalize: bool) -> Rows:
     if isinstance(images, np.ndarray) and images.ndim != 4:
         hint = "; for a single image pass a list, [image]"
         raise InvalidImage(f"images is one array of shape {images.shape}, expected N x H x W x 3{hint}")
-    views = np.zeros((len(images), 2, dim))
 
-    def keep(request: Any, place: tuple[int, int]) -> None:
-        views[place] = request.get_output_tensor().data[0]
+    def views() -> Iterator[Image]:
+        for image in images:
+            pixels = resize(image, (CANONICAL, CANONICAL))
+            yield pixels
+            if flip:
+                yield pixels[:, ::-1]
 
-    queue.set_callback(keep)
-    for row, image in enumerate(images):
-        pixels = resize(image, (CANONICAL, CANONICAL))
-        queue.start_async({0: pixels[None]}, (row, 0))
-        if flip:
-            queue.start_async({0: np.ascontiguousarray(pixels[None, :, ::-1])}, (row, 1))
-    queue.wait_all()
-    sums = views.sum(axis=1)
+    found = network.embed(views()).astype(np.float64)
+    sums = found.reshape(len(images), 1 + flip, network.dim).sum(axis=1)
     if normalize:
         lengths = np.linalg.norm(sums, axis=1, keepdims=True)
         sums /= np.where(np.isfinite(lengths) & (lengths > 0), lengths, 1)
     rows: Rows = sums.astype(np.float32)
     return rows
-
-
-def _digest_of_weights(content: bytes, network: Any) -> str:
-    """SHA-256 of an ONNX file and of all its constants, which may lie in files of their own."""
-    digest = hashlib.sha256(content)
-    for operation in network.get_ordered_ops():
-        if operation.get_type_name() == "Constant":
-            values: NDArray[Any] = operation.data
-            digest.update(np.ascontiguousarray(values).tobytes())
-    return digest.hexdigest()

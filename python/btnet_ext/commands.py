@@ -93,3 +93,12 @@ def progress_bar() -> Progress:
     from rich.progress import Progress
 
     return Progress(console=Console(stderr=True), disable=not sys.stderr.isatty())
+
+
+def three_numbers(option: str, text: str) -> tuple[float, float, float]:
+    """One for each channel, from "1,2,3". Raises typer.BadParameter, which names the option."""
+    try:
+        first, second, third = map(float, text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"{option} must be three numbers with commas, got {text!r}") from None
+    return first, second, third

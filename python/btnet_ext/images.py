@@ -17,7 +17,7 @@ Pixels: TypeAlias = npt.NDArray[np.uint8]
 """H x W x 3, H x W x 1 or H x W."""
 
 _EXPECTED = "expected an H x W x 3 uint8 array, a PIL image, or an object with the array or DLPack interface"
-_DEEP_MODES = ("I", "F")  # more than 8 bits a channel; I;16 and its like begin with I, too
+DEEP_MODES = ("I", "F")  # more than 8 bits a channel; I;16 and its like begin with I, too
 
 
 def as_pixels(image: Any, name: str, *, color: str = "rgb") -> Pixels:
@@ -103,7 +103,7 @@ def as_array(value: Any, name: str) -> npt.NDArray[Any]:
 
 
 def _from_pil(image: Image.Image, name: str, color: str) -> Pixels:
-    if image.mode.startswith(_DEEP_MODES):
+    if image.mode.startswith(DEEP_MODES):
         raise InvalidImage(f"{name} is a PIL image of mode {image.mode!r}, expected 8 bits a channel")
     try:
         pixels = np.asarray(image.convert("RGB"))

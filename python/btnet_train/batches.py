@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from btnet_eval.base import DataError
 from btnet_ext import degrade, resize
 from btnet_train.image_files import Pixels
 from btnet_train.recipes import View
-from btnet_train.sources import DataError, Faces
+from btnet_train.sources import Faces
 from btnet_train.topology import CANONICAL
 
 _ORDER, _STEP = 0, 1  # streams of random numbers of a seed

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from btnet_ext.commands import three_numbers
 from btnet_train.errors import Interrupted
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+    from btnet_eval.onnx_network import FaceNetwork
     from btnet_train.recipes import Recipe
     from btnet_train.sources import Faces
-    from btnet_train.teacher import Teacher
 
 
 _HALF = "127.5,127.5,127.5"
@@ -167,9 +168,10 @@ def fit(
     fabric = _start_fabric(accelerator, devices, precision)
     model = None
     if teacher is not None:
-        from btnet_train.teacher import Teacher
+        from btnet_eval.onnx_network import FaceNetwork, Preprocessing
 
-        model = Teacher(teacher, mean=_numbers(teacher_mean), std=_numbers(teacher_std), color=teacher_color.value)
+        mean, std = three_numbers("--teacher-mean", teacher_mean), three_numbers("--teacher-std", teacher_std)
+        model = FaceNetwork(teacher, Preprocessing(mean, std, teacher_color.value))
     description = {
         "recipe": plan.to_dict(),
         "faces": faces.digest,
@@ -211,13 +213,6 @@ def _parse_change(text: str) -> tuple[str, Any]:
     return key, recipes.parse_value(value)
 
 
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(f"mean and std of a teacher must be numbers with commas, got {text!r}") from None
-
-
 def _open_faces(data: list[Path], unlabeled: list[Path], shared: bool, held_out: int) -> "tuple[Faces, Faces | None]":
     """Faces to train on, and those of the identities that are held out."""
     from btnet_train.sources import Faces
@@ -245,7 +240,7 @@ def _start_fabric(accelerator: str, devices: int, precision: Precision) -> "Fabr
     return fabric
 
 
-def _targets(fabric: "Fabric", teacher: "Teacher | None", faces: "Faces", folder: Path) -> Any:
+def _targets(fabric: "Fabric", teacher: "FaceNetwork | None", faces: "Faces", folder: Path) -> Any:
     """The teacher's embeddings of all faces; computed by one process, read by all."""
     if teacher is None:
         return None

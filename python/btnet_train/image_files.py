@@ -18,6 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from btnet_eval.base import DataError
+from btnet_ext.images import DEEP_MODES
+
 Pixels: TypeAlias = NDArray[np.uint8]
 """H x W x 3, RGB."""
 
@@ -27,14 +30,9 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 """What makes a file an image, in small or capital letters."""
 
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
-_DEEP_MODES = ("I", "F")  # more than 8 bits a channel; I;16 and its like begin with I, too
 _UNPACKED = ".bmp"  # images of one size have files of one size
 _LARGEST_FILE = 2**28  # bytes; what unpacks to more is no face
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip's member: signature, lengths of name and extra field
-
-
-class DataError(ValueError):
-    """Data that cannot be used; one sentence names the file, and the entry or record, and says what is wrong."""
 
 
 def decode(encoded: bytes, name: str) -> Pixels:
@@ -43,7 +41,7 @@ def decode(encoded: bytes, name: str) -> Pixels:
         with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
             if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
                 raise DataError(f"{name} has {image.width} x {image.height} pixels, far more than a face")
-            if image.mode.startswith(_DEEP_MODES):
+            if image.mode.startswith(DEEP_MODES):
                 raise DataError(f"{name} has pixels of mode {image.mode}, expected 8 bits a channel")
             return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except DataError:

@@ -22,7 +22,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from btnet_train.image_files import DataError, Integers, RandomAccessFile
+from btnet_eval.base import DataError
+from btnet_train.image_files import Integers, RandomAccessFile
 
 Labels: TypeAlias = NDArray[np.float32]
 

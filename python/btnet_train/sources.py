@@ -11,7 +11,8 @@ from typing import Protocol, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from btnet_train.image_files import DataError, ImageFolder, ImageZip, Integers, Pixels, decode
+from btnet_eval.base import DataError
+from btnet_train.image_files import ImageFolder, ImageZip, Integers, Pixels, decode
 from btnet_train.recordio import RecordImages
 
 __all__ = ["DataError", "Faces"]

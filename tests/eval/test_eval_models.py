@@ -18,7 +18,8 @@ from PIL import Image
 from btnet_eval import models as module
 from btnet_eval.base import DataError
 from btnet_eval.cache import EmbeddingCache, Images
-from btnet_eval.models import Model, Preprocessing, open_model
+from btnet_eval.models import Model, open_model
+from btnet_eval.onnx_network import Preprocessing
 from btnet_ext import Engine, InvalidImage, InvalidOption, ModelNotFound, cuda
 from btnet_ext.trt_library import Gpu
 from bundle_copies import BundleCopy
@@ -83,7 +84,7 @@ def test_a_bundle_is_shown_what_its_engine_would_make(tmp_path: Path, small_bund
     copy.edit_model(lambda model: model["input"].update(filter="bilinear"))
     model, (image,) = open_model(copy.path, flip=False), random_images(3, 20)
     shown = model.present(image, 28)
-    assert np.array_equal(shown, Image.fromarray(image).resize((28, 28), Image.Resampling.BILINEAR))
+    assert np.array_equal(shown, np.asarray(Image.fromarray(image).resize((28, 28), Image.Resampling.BILINEAR)))
     assert np.array_equal(model.embed([shown]), model.embed([image])), "20 px go to 28"
 
 

@@ -10,7 +10,8 @@ from scipy.io import savemat
 from sessions import result_of
 
 from btnet_eval.cache import EmbeddingCache
-from btnet_eval.models import Preprocessing, open_model
+from btnet_eval.models import open_model
+from btnet_eval.onnx_network import Preprocessing
 from btnet_ext import Engine
 from bundle_copies import BundleCopy
 from command_line import Call

@@ -14,7 +14,7 @@ from PIL import Image
 
 from btnet_eval.base import DataError
 from btnet_eval.feature_maps import open_network, write_feature_maps
-from btnet_eval.models import Preprocessing
+from btnet_eval.onnx_network import Preprocessing
 from btnet_eval.session import Run
 from btnet_ext import InvalidOption, ModelNotFound
 from bundle_copies import BundleCopy

@@ -16,9 +16,10 @@ from face_files import encode, png, write_folder, write_zip
 from PIL import Image
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from btnet_eval.base import DataError
 from btnet_train.batches import Batch, Batches, steps_per_epoch
 from btnet_train.recipes import View
-from btnet_train.sources import DataError, Faces
+from btnet_train.sources import Faces
 
 HIGH = View((112,), (1.0,))
 MIXED = View((112, 56, 28, 14, 7), (0.3, 0.25, 0.2, 0.15, 0.1))

@@ -10,8 +10,9 @@ from face_files import MAGIC, framed, insightface_records, pixels, png, record, 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from btnet_eval.base import DataError
 from btnet_train.recordio import RecordImages
-from btnet_train.sources import DataError, Faces
+from btnet_train.sources import Faces
 
 MAGIC_BYTES = struct.pack("<I", MAGIC)
 

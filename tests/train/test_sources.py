@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from btnet_train.sources import DataError, Faces
+from btnet_eval.base import DataError
+from btnet_train.sources import Faces
 
 FILES = {f"{name}/{number}.png": png(10 * identity + number) for identity, name in enumerate("ba") for number in (2, 1)}
 """Two identities of two images, not in order; pixels(10 * identity + number)."""

@@ -19,10 +19,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from btnet_eval.base import DataError
+from btnet_eval.onnx_network import FaceNetwork, Preprocessing
 from btnet_train import teacher as module
 from btnet_train.face_rows import face_rows
-from btnet_train.sources import DataError, Faces
-from btnet_train.teacher import Teacher, TeacherError, teacher_targets
+from btnet_train.sources import Faces
+from btnet_train.teacher import teacher_targets
 from limited_files import limited_files
 from onnx_files import DIM, Pixels, expected_embeddings, random_images, write_model
 
@@ -55,8 +57,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def teacher(model: Path) -> Teacher:
-    return Teacher(model)
+def teacher(model: Path) -> FaceNetwork:
+    return FaceNetwork(model, Preprocessing())
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ def expected_targets(model: Path, faces: Images) -> NDArray[np.float64]:
     return unit(both[0] + both[1])
 
 
-def test_targets_are_the_normalised_flip_sum(model: Path, teacher: Teacher, faces: Images, tmp_path: Path) -> None:
+def test_targets_are_the_normalised_flip_sum(model: Path, teacher: FaceNetwork, faces: Images, tmp_path: Path) -> None:
     folder = tmp_path / "new" / "folder"
     targets = teacher_targets(teacher, faces, folder)
     assert targets.shape == (69, DIM)
@@ -89,19 +91,19 @@ def test_targets_are_the_normalised_flip_sum(model: Path, teacher: Teacher, face
     assert np.array_equal(np.load(kept), targets)
 
 
-def test_targets_are_computed_once(teacher: Teacher, faces: Images, tmp_path: Path) -> None:
+def test_targets_are_computed_once(teacher: FaceNetwork, faces: Images, tmp_path: Path) -> None:
     first = teacher_targets(teacher, faces, tmp_path)
     before = faces.reads
     assert np.array_equal(teacher_targets(teacher, faces, tmp_path), first)
     assert faces.reads == before
 
 
-def test_targets_of_other_teachers_and_faces_lie_beside(model: Path, teacher: Teacher, tmp_path: Path) -> None:
+def test_targets_of_other_teachers_and_faces_lie_beside(model: Path, teacher: FaceNetwork, tmp_path: Path) -> None:
     few, others = Images(list(random_images(1, 3))), Images(list(random_images(2, 3)))
     results = [
         teacher_targets(teacher, few, tmp_path),
         teacher_targets(teacher, others, tmp_path),
-        teacher_targets(Teacher(model, color="bgr"), few, tmp_path),
+        teacher_targets(FaceNetwork(model, Preprocessing(color="bgr")), few, tmp_path),
     ]
     assert len(list(tmp_path.iterdir())) == 3
     assert len({result.tobytes() for result in results}) == 3
@@ -133,7 +135,7 @@ ROWS = unit(np.random.default_rng(0).normal(size=(3, DIM))).astype(np.float32)
     ],
 )
 def test_damaged_targets_are_computed_again(
-    teacher: Teacher, tmp_path: Path, content: bytes, reason: str, caplog: pytest.LogCaptureFixture
+    teacher: FaceNetwork, tmp_path: Path, content: bytes, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     few = Images(list(random_images(1, 3)))
     expected = np.array(teacher_targets(teacher, few, tmp_path))
@@ -173,7 +175,7 @@ def test_no_damage_of_a_file_of_targets_raises_anything_else(tmp_path: Path, pos
 
 @pytest.mark.parametrize("cut", ["not at all", "power", "lost"])
 def test_an_interruption_costs_no_more_than_a_block(
-    model: Path, teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: str
+    model: Path, teacher: FaceNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: str
 ) -> None:
     """Of 70 faces the first 64 are computed once; a power cut may leave bytes after them, or take what was there."""
     faces = Images(list(random_images(1, 70)))
@@ -236,7 +238,7 @@ def test_one_process_computes_and_the_others_wait(tmp_path: Path, caplog: pytest
     assert computed == [0, 1, 2]
 
 
-def test_a_full_disk_is_named_and_nothing_is_left(teacher: Teacher, tmp_path: Path) -> None:
+def test_a_full_disk_is_named_and_nothing_is_left(teacher: FaceNetwork, tmp_path: Path) -> None:
     named = rf"{re.escape(str(tmp_path))}/teacher_[0-9a-f]+\.npy"
     # The first block is 4096 bytes.
     with limited_files(3000), pytest.raises(OSError, match=named) as caught:
@@ -245,13 +247,13 @@ def test_a_full_disk_is_named_and_nothing_is_left(teacher: Teacher, tmp_path: Pa
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_cannot_be_made_is_named(teacher: Teacher, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_named(teacher: FaceNetwork, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OSError, match=str(tmp_path / "file")):
         teacher_targets(teacher, Images(list(random_images(1, 2))), tmp_path / "file" / "folder")
 
 
-def test_a_face_that_cannot_be_read_is_the_error(teacher: Teacher, tmp_path: Path) -> None:
+def test_a_face_that_cannot_be_read_is_the_error(teacher: FaceNetwork, tmp_path: Path) -> None:
     files = {f"{number}.png": png(number, 112) for number in range(2)} | {"2.png": png(2, 112, 100)}
     faces = Faces([], [write_folder(tmp_path / "set", files)])
     with pytest.raises(DataError, match=r"set:2\.png has 100 x 112 pixels, expected a square: aligned faces"):
@@ -261,7 +263,7 @@ def test_a_face_that_cannot_be_read_is_the_error(teacher: Teacher, tmp_path: Pat
 
 @pytest.mark.parametrize("scale", [0.0, float("inf"), float("nan")])
 def test_a_face_without_an_embedding_is_named(tmp_path: Path, scale: float) -> None:
-    teacher = Teacher(write_model(tmp_path / "teacher.onnx", scale=scale))
-    with pytest.raises(TeacherError, match=r"embedding of faces\.zip:0\.png is zero or not finite"):
+    teacher = FaceNetwork(write_model(tmp_path / "teacher.onnx", scale=scale), Preprocessing())
+    with pytest.raises(DataError, match=r"embedding of faces\.zip:0\.png is zero or not finite"):
         teacher_targets(teacher, Images(list(random_images(1, 2))), tmp_path / "targets")
     assert not list((tmp_path / "targets").iterdir())

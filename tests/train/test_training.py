@@ -16,6 +16,7 @@ import torch
 from lightning_fabric import Fabric
 from tiny_training import SMALL, check_equal_runs, rows, schedule, start_command, tensors, train, values, write_faces
 
+from btnet_eval.base import DataError
 from btnet_train import recipes
 from btnet_train.errors import Interrupted, TrainingError
 from btnet_train.losses import Classifier
@@ -23,7 +24,7 @@ from btnet_train.networks import IResNet
 from btnet_train.objective import Heads, Objective
 from btnet_train.progress import Progress, read_values
 from btnet_train.run_state import load_tensors
-from btnet_train.sources import DataError, Faces
+from btnet_train.sources import Faces
 from btnet_train.trainer import Execution, Training
 from limited_files import limited_files
 
