@@ -1,4 +1,4 @@
-"""Face models in ONNX against ONNX Runtime, and what is refused as one."""
+"""Face models in ONNX against ONNX Runtime."""
 
 import io
 import zipfile
@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
 from PIL import Image
 
 from btnet_eval.base import DataError
 from btnet_eval.onnx_network import FaceNetwork, Preprocessing
-from onnx_files import DIM, Pixels, expected_embeddings, random_images, save, write_model
+from onnx_files import DIM, Pixels, expected_embeddings, random_images, write_model
 
 IMAGENET: dict[str, Any] = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 
@@ -117,39 +116,3 @@ def test_weights_in_a_file_of_their_own_count(tmp_path: Path, model: Path) -> No
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.onnx"):
         opened(tmp_path / "none.onnx")
-
-
-@pytest.mark.parametrize("content", [b"", b"garbage" * 50, b"<?xml version='1.0'?><net/>", bytes(1000)])
-def test_what_is_no_onnx_is_refused(tmp_path: Path, content: bytes, capfd: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "model.onnx"
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=r"model\.onnx cannot be read by OpenVINO: "):
-        opened(path)
-    assert capfd.readouterr() == ("", "")
-
-
-def test_a_truncated_model_is_refused(tmp_path: Path, model: Path) -> None:
-    path = tmp_path / "model.onnx"
-    path.write_bytes(model.read_bytes()[:-1000])
-    with pytest.raises(DataError, match=r"model\.onnx cannot be read by OpenVINO: "):
-        opened(path)
-
-
-def test_an_unknown_operator_is_one_sentence(tmp_path: Path) -> None:
-    nodes = [helper.make_node("Unheard", ["pixels"], ["embedding"], domain="example")]
-    path = save(tmp_path / "model.onnx", nodes, {"pixels": (1, 3, 112, 112)}, {"embedding": (1, 8)})
-    with pytest.raises(DataError, match=r"model\.onnx cannot be read by OpenVINO: ") as caught:
-        opened(path)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "shape", [(1, 3, 96, 112), (1, 1, 112, 112), (4, 3, 112, 112), (1, 112, 112, 3), (3, 112, 112)]
-)
-def test_another_input_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    nodes = [helper.make_node("Flatten", ["pixels"], ["embedding"])]
-    outputs = {"embedding": (shape[0], int(np.prod(shape[1:])))}
-    path = save(tmp_path / "model.onnx", nodes, {"pixels": shape}, outputs)
-    got = ",".join(map(str, shape))
-    with pytest.raises(DataError, match=rf"must have one input \(1 or N, 3, 112, 112\), got pixels \[{got}\]"):
-        opened(path)

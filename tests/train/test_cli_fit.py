@@ -373,7 +373,7 @@ def test_another_teacher_is_another_run(call: Call, tmp_path: Path, data: Path) 
     command += ["--set=network.dim=24", "--out", tmp_path / "run", "--targets", tmp_path / "targets"]
     assert call(*command, "--stop-after", 0)[0] == 130
     said = fail(call, 2, *command, "--teacher-mean", "1,2")
-    assert said == "--teacher-mean must be three numbers with commas, got '1,2'"
+    assert said == "Invalid value: --teacher-mean must be three numbers with commas, got '1,2'"
     assert "another teacher" in fail(call, 1, *command, "--teacher-mean", "0,0,0")
     assert "another teacher" in fail(call, 1, *command, "--teacher-color", "bgr")
     assert len(list((tmp_path / "targets").iterdir())) == 1
