@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from btnet_ext import Bundle, BundleError, Engine
+from btnet_ext import BtnetError, Bundle, BundleError, Engine
 from btnet_train.export import write_bundle
 from btnet_train.random_weights import random_networks
 from bundle_copies import BundleCopy
@@ -182,6 +182,27 @@ WRONG_NETWORKS: dict[str, Change] = {
 def test_wrong_networks(copy: BundleCopy, what: str) -> None:
     copy.edit_graph(WRONG_NETWORKS[what])
     refuse(lambda: Engine(copy.path, resolutions=[7]))
+
+
+def drop_black_images(graph: ModelProto) -> None:
+    graph.graph.initializer.append(numpy_helper.from_array(np.array(-0.5, np.float32), "limit"))
+    replace_output(
+        graph,
+        helper.make_node("ReduceMax", [graph.graph.input[0].name], ["brightest"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Greater", ["brightest", "limit"], ["kept"]),
+        helper.make_node("Compress", ["before", "kept"], ["embedding"], axis=0),
+    )
+
+
+def test_fewer_rows_than_images(copy: BundleCopy) -> None:
+    """Not seen when the network is made ready. The rows that lack must not be those of an earlier call."""
+    copy.edit_graph(drop_black_images)
+    engine = Engine(copy.path, resolutions=[7, 112], threads=1)
+    grey, black = (np.full((7, 7, 3), value, np.uint8) for value in (128, 0))
+    assert engine.embed([grey, grey]).shape == (2, 512)
+    with pytest.raises(BtnetError, match="the branch for resolution 7 gave 1 rows for 2 images"):
+        engine.embed([grey, black])
+    assert engine.embed([grey, grey]).shape == (2, 512)
 
 
 @pytest.fixture(scope="module")

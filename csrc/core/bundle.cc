@@ -62,13 +62,12 @@ class ModelReader {
 
   std::array<float, 3> channels(const Json& object, const std::string& key) const {
     const Json& value = member(object, key);
-    if (!value.is_array() || value.size() != 3) fail("'" + key + "' must be a list of three numbers");
-    std::array<float, 3> read;
-    for (int i = 0; i < 3; ++i) {
-      if (!value[i].is_number()) fail("'" + key + "' must be a list of three numbers");
-      read[i] = value[i].get<float>();
-      if (!std::isfinite(read[i])) fail("'" + key + "' must be finite");
+    const auto finite = [](const Json& one) { return one.is_number() && std::isfinite(one.get<float>()); };
+    if (!value.is_array() || value.size() != 3 || !std::all_of(value.begin(), value.end(), finite)) {
+      fail("'" + key + "' must be a list of three finite numbers, not " + shown(value));
     }
+    std::array<float, 3> read;
+    for (int i = 0; i < 3; ++i) read[i] = value[i].get<float>();
     return read;
   }
 
@@ -131,7 +130,7 @@ void read_description(const ModelReader& model, Bundle& bundle) {
   bundle.color = parse(model, parse_color_order, model.text(input, "color"));
   bundle.normalization = {model.channels(input, "mean"), model.channels(input, "std")};
   for (const float std : bundle.normalization.std) {
-    if (!(std > 0)) model.fail("'std' must be positive");
+    if (!(std > 0)) model.fail("'std' must be positive, not " + model.shown(model.member(input, "std")));
   }
   bundle.filter = parse(model, parse_filter, model.text(input, "filter"));
   const Json& selection = model.object("selection");
@@ -167,7 +166,8 @@ void read_files(const ModelReader& model, Bundle& bundle) {
                  ", but it must name files that lie in the bundle itself");
     }
     const Json& bytes = model.member(entry, "bytes");
-    if (!bytes.is_number_unsigned()) model.fail("'bytes' of " + name + " must be a count of bytes");
+    if (!bytes.is_number_unsigned())
+      model.fail("'bytes' of " + name + " must be a count of bytes, not " + model.shown(bytes));
     const std::string digest = model.text(entry, "sha256");
     if (digest.size() != 64 || digest.find_first_not_of("0123456789abcdef") != std::string::npos) {
       model.fail("'sha256' of " + name + " must be 64 lower-case hexadecimal digits");

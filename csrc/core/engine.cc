@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <new>
 #include <string>
 #include <utility>
 
 #include "btnet/error.h"
+#include "core/aligned_memory.h"
 #include "core/batching.h"
 #include "core/selector.h"
 #include "core/worker_pool.h"
@@ -19,32 +19,10 @@ namespace {
 
 constexpr int kPlanes = 3;
 
-/// float32 values on a 64-byte boundary, as executors want them.
-class Buffer {
- public:
-  float* reserve(std::size_t size) {
-    if (size > size_) {
-      values_.reset();
-      size_ = 0;  // also where there is no memory for more
-      values_.reset(static_cast<float*>(::operator new(size * sizeof(float), kAlignment)));
-      size_ = size;
-    }
-    return values_.get();
-  }
-
- private:
-  static constexpr std::align_val_t kAlignment{64};
-  struct Free {
-    void operator()(float* values) const { ::operator delete(values, kAlignment); }
-  };
-  std::unique_ptr<float, Free> values_;
-  std::size_t size_ = 0;
-};
-
 /// What one worker keeps between chunks.
 struct Workspace {
   Resampler resampler;
-  Buffer input, output;
+  AlignedMemory input, output;  // float32 values
 };
 
 void scale_to_length_one(float* embedding, int dim) {
@@ -80,11 +58,14 @@ std::unique_ptr<Executor> check_executor(std::unique_ptr<Executor> executor, con
     throw InvalidOption("the executor's embeddings have length " + std::to_string(executor->dim()) +
                         ", but the bundle's have " + std::to_string(bundle.dim));
   }
-  if (executor->slots() < 1) throw InvalidOption("the executor has no slots");
+  if (executor->slots() < 1) {
+    throw InvalidOption("the executor must have a slot at least, not " + std::to_string(executor->slots()));
+  }
   for (const int resolution : resolutions) {
-    if (executor->max_batch(resolution) < 2) {
-      throw InvalidOption("the executor's max_batch(" + std::to_string(resolution) +
-                          ") is less than 2, an image and its mirror image");
+    const int most = executor->max_batch(resolution);
+    if (most < 2) {
+      throw InvalidOption("the executor's max_batch(" + std::to_string(resolution) + ") is " + std::to_string(most) +
+                          ", less than an image and its mirror image");
     }
   }
   return executor;
@@ -123,8 +104,8 @@ void Engine::State::embed_chunk(const Chunk& chunk, const Plan& plan, const Imag
   const int rows = static_cast<int>(chunk.end - chunk.begin) * views;
   const std::size_t pixels = std::size_t{kPlanes} * side * side;
   const std::size_t dim = bundle.dim;
-  float* input = space.input.reserve(rows * pixels);
-  float* output = space.output.reserve(rows * dim);
+  auto* input = static_cast<float*>(space.input.reserve(rows * pixels * sizeof(float)));
+  auto* output = static_cast<float*>(space.output.reserve(rows * dim * sizeof(float)));
 
   for (int row = 0; row < rows; ++row) {
     const ImageView& image = images[plan.order[chunk.begin + row / views]];

@@ -1,14 +1,35 @@
 #include "core/environment.h"
 
+#include <pwd.h>
+#include <unistd.h>
+
 #include <cstdlib>
+#include <vector>
+
+#include "btnet/error.h"
 
 namespace btnet {
 namespace {
 
+/// As shells have it: also where HOME is not set, as for services.
+std::optional<std::filesystem::path> home_folder() {
+  if (const auto home = environment("HOME")) return *home;
+  constexpr std::size_t kLongestEntry = 1 << 16;
+  std::vector<char> text(kLongestEntry);
+  passwd entry{};
+  passwd* found = nullptr;
+  if (::getpwuid_r(::getuid(), &entry, text.data(), text.size(), &found) != 0 || found == nullptr) return std::nullopt;
+  return found->pw_dir;
+}
+
 std::filesystem::path user_folder(const char* own, const char* xdg, const char* below_home) {
   if (const auto folder = environment(own)) return *folder;
   if (const auto base = environment(xdg)) return std::filesystem::path(*base) / "btnet";
-  return std::filesystem::path(environment("HOME").value_or(".")) / below_home / "btnet";
+  const auto home = home_folder();
+  if (!home) {
+    throw Error(std::string("there is no folder to use: HOME is not set, and this user has no home; set ") + own);
+  }
+  return *home / below_home / "btnet";
 }
 
 }  // namespace

@@ -13,10 +13,10 @@ namespace btnet {
 /// BTNET_SIMD   forces the resampler's code path: plain, avx2 or avx512
 std::optional<std::string> environment(const char* name);
 
-/// $BTNET_HOME, else $XDG_DATA_HOME/btnet, else ~/.local/share/btnet.
+/// $BTNET_HOME, else $XDG_DATA_HOME/btnet, else ~/.local/share/btnet. Throws Error where there is none of these.
 std::filesystem::path model_folder();
 
-/// $BTNET_CACHE, else $XDG_CACHE_HOME/btnet, else ~/.cache/btnet.
+/// $BTNET_CACHE, else $XDG_CACHE_HOME/btnet, else ~/.cache/btnet. Throws Error where there is none of these.
 std::filesystem::path cache_folder();
 
 }  // namespace btnet

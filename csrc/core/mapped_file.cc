@@ -24,21 +24,26 @@ struct Descriptor {
   throw BundleError("cannot read " + path.string() + ": " + why);
 }
 
+[[noreturn]] void fail(const std::filesystem::path& path, int error) {
+  const bool shortage = error == ENOMEM || error == EAGAIN || error == EMFILE || error == ENFILE;
+  if (shortage) throw Error("cannot read " + path.string() + ": " + std::strerror(error));
+  fail(path, std::strerror(error));
+}
+
 }  // namespace
 
 MappedFile::MappedFile(const std::filesystem::path& path) {
   // O_NONBLOCK: a named pipe in place of the file must not make us wait for a writer.
   const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)};
-  if (file.value < 0) {
-    fail(path, errno == ELOOP ? "it is a symbolic link, which is not followed" : std::strerror(errno));
-  }
+  if (file.value < 0 && errno == ELOOP) fail(path, "it is a symbolic link, which is not followed");
+  if (file.value < 0) fail(path, errno);
   struct stat status{};
-  if (::fstat(file.value, &status) != 0) fail(path, std::strerror(errno));
+  if (::fstat(file.value, &status) != 0) fail(path, errno);
   if (!S_ISREG(status.st_mode)) fail(path, "it is not a regular file");
   size_ = static_cast<std::size_t>(status.st_size);
   if (size_ == 0) return;
   void* mapped = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.value, 0);
-  if (mapped == MAP_FAILED) fail(path, std::strerror(errno));
+  if (mapped == MAP_FAILED) fail(path, errno);
   data_ = static_cast<const unsigned char*>(mapped);
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "btnet/error.h"
+#include "core/text.h"
 #include "resample/views.h"
 
 namespace btnet {
@@ -20,8 +21,8 @@ std::vector<int> choose_resolutions(const Bundle& bundle, std::vector<int> wante
   wanted.erase(std::unique(wanted.begin(), wanted.end()), wanted.end());
   for (const int resolution : wanted) {
     if (!std::binary_search(bundle.resolutions.begin(), bundle.resolutions.end(), resolution)) {
-      throw InvalidOption("resolutions names " + std::to_string(resolution) + ", but the bundle " + bundle.name +
-                          " has branches for " + listed(bundle.resolutions));
+      throw InvalidOption("resolutions names " + std::to_string(resolution) + ", but the bundle " +
+                          one_line(bundle.name) + " has branches for " + listed(bundle.resolutions));
     }
   }
   return wanted;

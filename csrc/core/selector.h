@@ -20,8 +20,8 @@ class Selector {
 
   const std::vector<int>& resolutions() const { return resolutions_; }  ///< ascending
 
-  /// The resolution for each image. Throws InvalidImage, which names the index, for one without pixels, with channels
-  /// other than 1 and 3, or with a null pointer; the pixels are not looked at.
+  /// The resolution for each image. Throws InvalidImage, which names the index, for one without pixels, with a side
+  /// above 2^24, with channels other than 1 and 3, or with a null pointer; the pixels are not looked at.
   std::vector<int> select(const ImageView* images, std::size_t count) const;
 
  private:

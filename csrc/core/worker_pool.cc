@@ -2,7 +2,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <string>
+#include <system_error>
 #include <utility>
+
+#include "btnet/error.h"
 
 namespace btnet {
 
@@ -20,6 +24,9 @@ struct WorkerPool::Job {
 WorkerPool::WorkerPool(int workers) {
   try {
     for (int worker = 0; worker < workers; ++worker) threads_.emplace_back([this, worker] { work(worker); });
+  } catch (const std::system_error& error) {
+    stop();
+    throw Error("cannot start " + std::to_string(workers) + " threads: " + error.code().message());
   } catch (...) {
     stop();
     throw;

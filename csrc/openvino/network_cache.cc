@@ -4,12 +4,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstdint>
 #include <cstring>
 #include <fstream>
+#include <random>
 #include <system_error>
 #include <utility>
 
@@ -65,11 +65,18 @@ constexpr const char* kUnfinished = ".tmp";
 void remove_old_parts(const std::filesystem::path& folder) {
   const auto yesterday = std::filesystem::file_time_type::clock::now() - std::chrono::hours(24);
   std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
-    if (entry.path().extension() != kUnfinished) continue;
-    const auto written = entry.last_write_time(ignored);
-    if (!ignored && written < yesterday) std::filesystem::remove(entry.path(), ignored);
+  const std::filesystem::directory_iterator end;
+  for (auto entry = std::filesystem::directory_iterator(folder, ignored); entry != end; entry.increment(ignored)) {
+    if (entry->path().extension() != kUnfinished) continue;
+    const auto written = entry->last_write_time(ignored);
+    if (!ignored && written < yesterday) std::filesystem::remove(entry->path(), ignored);
   }
+}
+
+// Numbers of processes would not do: containers that share a folder have the same ones.
+std::string random_name() {
+  std::random_device random;
+  return std::to_string(random()) + "." + std::to_string(random());
 }
 
 // A file that is removed again unless it was renamed.
@@ -135,9 +142,9 @@ std::shared_ptr<const MappedFile> NetworkCache::find(const std::string& key) con
   try {
     auto file = std::make_shared<const MappedFile>(path(key));
     if (is_whole(*file)) return file;
-    discard(key, "the file is cut short, damaged or foreign");
+    refuse(key, "the file is cut short, damaged or foreign");
   } catch (const Error& error) {
-    discard(key, error.what());
+    refuse(key, error.what());
   }
   return nullptr;
 }
@@ -146,12 +153,10 @@ std::size_t NetworkCache::payload(const MappedFile& file) { return file.size() -
 
 bool NetworkCache::store(const std::string& key, const std::function<void(std::ostream&)>& write) {
   if (!writable_) return false;
-  static std::atomic<int> counter{0};
   std::error_code error;
   std::filesystem::create_directories(folder_, error);
   remove_old_parts(folder_);
-  UnfinishedFile file(folder_ /
-                      (key + "." + std::to_string(::getpid()) + "." + std::to_string(counter++) + kUnfinished));
+  UnfinishedFile file(folder_ / (key + "." + random_name() + kUnfinished));
   errno = 0;
   if (!error && !file.write(write)) error.assign(errno != 0 ? errno : EIO, std::generic_category());
   if (!error) file.rename(path(key), error);
@@ -162,10 +167,8 @@ bool NetworkCache::store(const std::string& key, const std::function<void(std::o
   return false;
 }
 
-void NetworkCache::discard(const std::string& key, const std::string& why) const {
+void NetworkCache::refuse(const std::string& key, const std::string& why) const {
   log_("compiling again, since the compiled network " + path(key).string() + " is of no use: " + why);
-  std::error_code ignored;
-  std::filesystem::remove(path(key), ignored);
 }
 
 }  // namespace btnet

@@ -19,7 +19,7 @@ class NetworkCache {
   /// Nothing is made on disk yet. `log` is told what goes wrong: without its cache an engine works, with more memory.
   NetworkCache(std::filesystem::path folder, Log log);
 
-  /// The network stored under `key`, mapped; null where there is none. A damaged file is removed and logged.
+  /// The network stored under `key`, mapped; null where there is none, or none of use, which is logged.
   std::shared_ptr<const MappedFile> find(const std::string& key) const;
 
   /// Bytes of the network in a file that find() returned.
@@ -28,8 +28,8 @@ class NetworkCache {
   /// Stores what `write` writes. Returns whether it could; once it could not, it says so to the log and tries no more.
   bool store(const std::string& key, const std::function<void(std::ostream&)>& write);
 
-  /// Removes a network that turned out to be of no use, and logs why.
-  void discard(const std::string& key, const std::string& why) const;
+  /// Logs why a network is of no use. It stays until store() replaces it: the reason may pass.
+  void refuse(const std::string& key, const std::string& why) const;
 
  private:
   std::filesystem::path path(const std::string& key) const;

@@ -132,6 +132,11 @@ class OpenVinoExecutor final : public Executor {
       request.set_input_tensor(ov::Tensor(ov::element::f32, {n, 3, side, side}, const_cast<float*>(input)));
       request.set_output_tensor(ov::Tensor(ov::element::f32, {n, static_cast<std::size_t>(dim())}, output));
       request.infer();
+      const ov::Shape shape = request.get_output_tensor().get_shape();
+      if (shape != ov::Shape{n, static_cast<std::size_t>(dim())}) {
+        throw Error("the branch for resolution " + std::to_string(resolution) + " gave " +
+                    std::to_string(shape.empty() ? 0 : shape[0]) + " rows for " + std::to_string(n) + " images");
+      }
     } catch (const ov::Exception& error) {
       throw Error("OpenVINO failed to run the branch for resolution " + std::to_string(resolution) + ": " +
                   one_line(error.what()));
@@ -196,7 +201,7 @@ class OpenVinoExecutor final : public Executor {
                             const_cast<unsigned char*>(network.file->data()));
       network.compiled = core_.import_model(blob, kDevice, properties_);
     } catch (const ov::Exception& error) {
-      cache_.discard(key, one_line(error.what()));
+      cache_.refuse(key, one_line(error.what()));
       return {};
     }
     return network;

@@ -1,5 +1,6 @@
 #include <cstddef>
 #include <string>
+#include <utility>
 
 #include "btnet/error.h"
 #include "btnet/resample.h"
@@ -27,12 +28,17 @@ bool cpu_has(Simd simd) {
   return simd == Simd::plain;
 }
 
-void (*find_passes(Simd simd))(const Job&, Scratch&) {
+constexpr std::pair<Simd, const char*> kNames[] = {
+    {Simd::avx512, "avx512"}, {Simd::avx2, "avx2"}, {Simd::plain, "plain"}};
+
+using Passes = void (*)(const Job&, Scratch&);
+
+Passes find_passes(Simd simd) {
+  if (!cpu_has(simd)) throw InvalidOption("simd must be instructions that this CPU has, as select_simd() gives them");
 #if defined(__x86_64__)
   if (simd == Simd::avx512) return resize_avx512;
   if (simd == Simd::avx2) return resize_avx2;
 #endif
-  (void)simd;
   return resize_plain;
 }
 
@@ -55,27 +61,18 @@ Filter parse_filter(std::string_view name) {
 
 Simd select_simd() {
   const auto forced = environment("BTNET_SIMD");
-  if (!forced) {
-    for (const Simd simd : {Simd::avx512, Simd::avx2}) {
-      if (cpu_has(simd)) return simd;
-    }
-    return Simd::plain;
+  for (const auto& [simd, name] : kNames) {
+    if (!forced && cpu_has(simd)) return simd;
+    if (forced != name) continue;
+    if (!cpu_has(simd)) throw InvalidOption("BTNET_SIMD is " + *forced + ", and this CPU lacks it");
+    return simd;
   }
-  Simd simd = Simd::plain;
-  if (*forced == "avx512") {
-    simd = Simd::avx512;
-  } else if (*forced == "avx2") {
-    simd = Simd::avx2;
-  } else if (*forced != "plain") {
-    throw InvalidOption("BTNET_SIMD must be plain, avx2 or avx512, not '" + *forced + "'");
-  }
-  if (!cpu_has(simd)) throw InvalidOption("BTNET_SIMD is " + *forced + ", and this CPU lacks it");
-  return simd;
+  throw InvalidOption("BTNET_SIMD must be plain, avx2 or avx512, not '" + forced.value_or("") + "'");
 }
 
 struct Resampler::State {
   Filter filter;
-  void (*passes)(const Job&, Scratch&);
+  Passes passes;
   Scratch scratch;
 
   /// Checks, packs the image, and runs the passes in Pillow's order. One of `out` and `planes` is null.

@@ -1,7 +1,8 @@
 #pragma once
 
 #include <cstddef>
-#include <memory>
+
+#include "core/aligned_memory.h"
 
 namespace btnet {
 
@@ -22,14 +23,10 @@ class Scratch {
   };
 
   /// At least `bytes` bytes, 64-byte aligned; valid until the same buffer is asked for again.
-  void* get(Buffer buffer, std::size_t bytes);
+  void* get(Buffer buffer, std::size_t bytes) { return memory_[buffer].reserve(bytes); }
 
  private:
-  struct Free {
-    void operator()(void* memory) const;
-  };
-  std::unique_ptr<void, Free> memory_[buffer_count];
-  std::size_t bytes_[buffer_count] = {};
+  AlignedMemory memory_[buffer_count];
 };
 
 }  // namespace btnet

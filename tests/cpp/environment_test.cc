@@ -1,7 +1,9 @@
 #include "core/environment.h"
 
 #include <gtest/gtest.h>
+#include <pwd.h>
 #include <sched.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <initializer_list>
@@ -10,7 +12,9 @@
 #include <string>
 #include <utility>
 
+#include "btnet/error.h"
 #include "core/cores.h"
+#include "forked_child.h"
 #include "scratch.h"
 
 namespace btnet {
@@ -79,6 +83,32 @@ TEST(Environment, ThenHome) {
                         {"HOME", "/me"}};
   EXPECT_EQ(model_folder(), "/me/.local/share/btnet");
   EXPECT_EQ(cache_folder(), "/me/.cache/btnet");
+}
+
+TEST(Environment, ThenWhatTheSystemSaysIsTheUsersHome) {
+  const Environment set{{"BTNET_HOME", nullptr},
+                        {"BTNET_CACHE", nullptr},
+                        {"XDG_DATA_HOME", nullptr},
+                        {"XDG_CACHE_HOME", nullptr},
+                        {"HOME", nullptr}};
+  const passwd* user = ::getpwuid(::getuid());
+  if (user == nullptr) {
+    expect_in("set BTNET_CACHE", message_of<Error>([] { cache_folder(); }));
+    return;
+  }
+  EXPECT_EQ(model_folder(), std::filesystem::path(user->pw_dir) / ".local/share/btnet");
+  EXPECT_EQ(cache_folder(), std::filesystem::path(user->pw_dir) / ".cache/btnet");
+}
+
+// A container may run as any number.
+TEST(Environment, AUserWithoutAHomeIsToldWhatToSet) {
+  if (::geteuid() != 0) GTEST_SKIP() << "only root can become a user that the system does not know";
+  const Environment set{
+      {"BTNET_HOME", nullptr}, {"XDG_DATA_HOME", nullptr}, {"XDG_CACHE_HOME", nullptr}, {"HOME", nullptr}};
+  EXPECT_TRUE(child_succeeds([] {
+    return ::setuid(3999999999) == 0 &&
+           message_of<Error>([] { model_folder(); }).find("set BTNET_HOME") != std::string::npos;
+  }));
 }
 
 TEST(Cores, AtLeastOneAndNoMoreThanTheAffinityMask) {

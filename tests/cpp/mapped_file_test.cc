@@ -8,6 +8,7 @@
 
 #include "btnet/error.h"
 #include "scratch.h"
+#include "without_descriptors.h"
 
 namespace btnet {
 namespace {
@@ -49,6 +50,23 @@ TEST(MappedFile, NamedPipeDoesNotWait) {
   const std::filesystem::path pipe = folder.path() / "pipe";
   ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
   expect_in("not a regular file", failure(pipe));
+}
+
+// Whoever takes a BundleError for a damaged bundle must not get one for it.
+TEST(MappedFile, AShortageIsNoDamage) {
+  if (kSanitized) GTEST_SKIP() << "the sanitizers need files to be opened";
+  const Scratch folder;
+  const std::filesystem::path path = folder.write("intact", "text");
+  without_descriptors([&] {
+    try {
+      const MappedFile file(path);
+      ADD_FAILURE() << "it was opened";
+    } catch (const BundleError& error) {
+      ADD_FAILURE() << error.what();
+    } catch (const Error& error) {
+      expect_in(path.string(), error.what());
+    }
+  });
 }
 
 TEST(MappedFile, Device) { expect_in("not a regular file", failure("/dev/zero")); }

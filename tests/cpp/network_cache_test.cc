@@ -6,11 +6,13 @@
 #include <chrono>
 #include <filesystem>
 #include <numeric>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "scratch.h"
+#include "without_descriptors.h"
 
 namespace btnet {
 namespace {
@@ -88,8 +90,31 @@ TEST_F(NetworkCacheTest, CutShortAtEveryByte) {
     log_.clear();
     EXPECT_EQ(cache().find("key"), nullptr) << size;
     EXPECT_EQ(log_.size(), 1u);
-    EXPECT_FALSE(std::filesystem::exists(path)) << "a damaged file goes";
   }
+  EXPECT_TRUE(cache().store("key", write_network));
+  EXPECT_EQ(payload(cache().find("key")), kNetwork) << "a damaged file is replaced";
+}
+
+TEST_F(NetworkCacheTest, AShortageLeavesWhatIsThere) {
+  if (kSanitized) GTEST_SKIP() << "the sanitizers need files to be opened";
+  ASSERT_TRUE(cache().store("key", write_network));
+  without_descriptors([&] { EXPECT_EQ(cache().find("key"), nullptr); });
+  EXPECT_EQ(log_.size(), 1u);
+  EXPECT_EQ(payload(cache().find("key")), kNetwork);
+}
+
+// As in containers that share the folder, where all processes have the same number.
+TEST_F(NetworkCacheTest, NoTwoPartsHaveOneName) {
+  std::set<std::string> parts;
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_TRUE(cache().store("key", [&](std::ostream&) {
+      for (const auto& entry : std::filesystem::directory_iterator(folder())) {
+        if (entry.path().extension() == ".tmp") parts.insert(entry.path().filename().string());
+      }
+    }));
+  }
+  EXPECT_EQ(parts.size(), 10u);
+  for (const std::string& name : parts) EXPECT_GE(name.size(), std::string("key.1.1.tmp").size() + 8) << name;
 }
 
 TEST_F(NetworkCacheTest, LongerThanItWasWritten) {
@@ -191,7 +216,7 @@ TEST_F(NetworkCacheTest, ALogIsNotNeeded) {
   write(folder(), "in the way");
   NetworkCache silent(folder(), {});
   EXPECT_FALSE(silent.store("key", write_network));
-  silent.discard("key", "no reason");
+  silent.refuse("key", "no reason");
 }
 
 TEST_F(NetworkCacheTest, WritersAtOnce) {

@@ -245,6 +245,10 @@ TEST(Resampler, RefusesSidesBelowOne) {
   EXPECT_THROW(resampler.degrade(image, 2, 0, out), InvalidOption);
 }
 
+TEST(Resampler, RefusesInstructionsThatTheCpuLacks) {
+  EXPECT_THROW(Resampler(Filter::bicubic, static_cast<Simd>(7)), InvalidOption);
+}
+
 TEST(Resampler, NamesAreParsed) {
   EXPECT_EQ(parse_filter("bicubic"), Filter::bicubic);
   EXPECT_EQ(parse_filter("bilinear"), Filter::bilinear);

@@ -1,6 +1,8 @@
 #include "core/worker_pool.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -10,6 +12,8 @@
 #include <thread>
 #include <vector>
 
+#include "btnet/error.h"
+#include "forked_child.h"
 #include "scratch.h"
 
 namespace btnet {
@@ -264,6 +268,15 @@ TEST(WorkerPool, WhatPollThrowsCancels) {
   EXPECT_GE(started, 1);
   EXPECT_LT(started, 100) << "nothing was cancelled";
   expect_works(pool);
+}
+
+TEST(WorkerPool, ThreadsThatCannotBeStarted) {
+  EXPECT_TRUE(child_succeeds([] {
+    const rlimit one{1, 1};  // of the user's processes, which does not bind root
+    if (::setrlimit(RLIMIT_NPROC, &one) != 0 || (::geteuid() == 0 && ::setuid(65534) != 0)) return false;
+    const std::string message = message_of<Error>([] { WorkerPool(3); });
+    return message.find("cannot start 3 threads: ") == 0;
+  }));
 }
 
 TEST(WorkerPool, ManyWorkersWithNothingToDoEnd) { const WorkerPool pool(100); }

@@ -39,7 +39,8 @@ struct EmbedOptions {
 /// usable. An engine does not survive fork(): a child process that uses its parent's engine gets an Error.
 class Engine {
  public:
-  /// Opens a bundle and readies its networks on a device. Throws BundleError, InvalidOption, BackendUnavailable.
+  /// Opens a bundle and readies its networks on a device. Throws BundleError, InvalidOption, BackendUnavailable, and
+  /// Error for want of threads, files or memory; where OpenVINO lacks them, it is a BundleError with OpenVINO's words.
   explicit Engine(const std::filesystem::path& bundle, const EngineOptions& options = {});
 
   /// The same with an executor of the caller's own; `device`, `precision`, `hint` and `threads` are then the executor's

@@ -23,7 +23,8 @@ enum class Simd { plain, avx2, avx512 };
 /// Throws InvalidOption where that names none of them, or one that the CPU lacks.
 Simd select_simd();
 
-/// How 0..255 becomes a network's input: (value - mean) * (1 / std) in float32, per channel of the *output*.
+/// How 0..255 becomes a network's input: (value - mean) * (1 / std) in float32, per channel of the *output*. No std is
+/// 0.
 struct Normalization {
   std::array<float, 3> mean;
   std::array<float, 3> std;
@@ -34,10 +35,11 @@ struct Normalization {
 /// Two passes, uint8 in between, taps in fixed point with 22 fractional bits. The horizontal pass comes first; as since
 /// Pillow 13, the vertical one does where it takes away more than twice as many rows as the horizontal one columns.
 /// A Resampler keeps its scratch memory between calls: use one per thread, from one thread at a time.
-/// Every function throws InvalidImage for a view with a null pointer, a side below 1 or channels other than 1 and 3,
-/// and InvalidOption for an output side below 1.
+/// Every function throws InvalidImage for a view with a null pointer, a side below 1 or above 2^24 or channels other
+/// than 1 and 3, and InvalidOption for an output side below 1.
 class Resampler {
  public:
+  /// Throws InvalidOption for instructions that this CPU lacks.
   explicit Resampler(Filter filter, Simd simd = select_simd());
   ~Resampler();
   Resampler(Resampler&&) noexcept;
