@@ -9,11 +9,17 @@ and divided by what the data sheets say of two GPUs. Results go to results/gpu_b
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 from common import write
 
-TILE_LINES, TILE_PIXELS, THREADS, LINES_PER_THREAD = 7, 112, 224, 4
+SOURCES_OF_KERNELS = [Path(__file__).parents[1] / "csrc/cuda" / name for name in ("resize_plan.h", "resize_tile.cuh")]
+CONSTANTS = dict(re.findall(r"constexpr int (k\w+) = (\d+);", "".join(map(Path.read_text, SOURCES_OF_KERNELS))))
+TILE_LINES, TILE_PIXELS, THREADS, LINES_PER_THREAD, MAX_LANES, LOAD = (
+    int(CONSTANTS[name]) for name in ("kTileLines", "kTilePixels", "kThreads", "kLinesPerThread", "kMaxLanes", "kLoad")
+)
 IMAGES = 1000
 DIM = 512
 SOURCES = {112: [112, 250], 56: [56, 40], 28: [28, 22], 14: [14, 11], 7: [7, 250]}
@@ -36,15 +42,14 @@ def windows(source: int, side: int) -> list[tuple[int, int]]:
 
 
 def taps_bytes(source: int, side: int) -> int:
-    """A table of taps: as fill_taps writes it."""
-    longest = min(2 * math.ceil(2 * max(source / side, 1)) + 1, source)
-    return 4 * side * (2 + longest)
+    """A table of taps: what fill_taps writes of it, for each pixel the place of its taps, their number, and them."""
+    return sum(4 * (2 + end - first) for first, end in windows(source, side))
 
 
 def resize(source: int, side: int) -> dict[str, int]:
     """One square colour image: bytes of pixels and of taps that blocks load, and multiply-adds."""
     axis = windows(source, side)
-    lanes = 32
+    lanes = MAX_LANES
     while lanes * min(side, TILE_PIXELS) > THREADS:
         lanes //= 2
     chunk = LINES_PER_THREAD * lanes
@@ -56,7 +61,7 @@ def resize(source: int, side: int) -> dict[str, int]:
         for pixel in range(0, side, TILE_PIXELS):
             columns = axis[pixel : pixel + TILE_PIXELS]
             along = sum(end - first for first, end in columns)
-            pixels += lines * (columns[-1][1] - columns[0][0] // 16 * 16) * 3
+            pixels += lines * (columns[-1][1] - columns[0][0] // LOAD * LOAD) * 3
             taps += 4 * (along * chunks + sum(end - first for first, end in rows))
             operations += 3 * (chunks * chunk * along + lines * len(columns) * TILE_LINES)
     return {"pixels": pixels, "taps": taps, "multiply_adds": operations}

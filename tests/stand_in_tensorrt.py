@@ -176,7 +176,7 @@ def make_stand_in(name: str, version: str, calls: Calls) -> ModuleType:
             calls.append(("set_device_memory", memory, size, id(self)))
 
         def update_device_memory_size_for_shapes(self) -> int:
-            return MEMORY * self._shape[0]
+            return MEMORY * self._shape[0] * calls.works(self._logger, "update_device_memory_size_for_shapes")
 
         def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
             self._shape = shape
@@ -205,6 +205,9 @@ def make_stand_in(name: str, version: str, calls: Calls) -> ModuleType:
             weakref.finalize(self, calls.ended.append, "kernels")
 
     class IRuntimeConfig:
+        def __init__(self, logger: Any) -> None:
+            self._logger = logger
+
         def set_execution_context_allocation_strategy(self, strategy: Any) -> None:
             self.memory = strategy
 
@@ -212,8 +215,7 @@ def make_stand_in(name: str, version: str, calls: Calls) -> ModuleType:
             return IRuntimeCache()
 
         def set_runtime_cache(self, cache: Any) -> bool:
-            calls.append(("set_runtime_cache", id(cache)))
-            return True
+            return calls.works(self._logger, "set_runtime_cache", id(cache))
 
         @property
         def dynamic_shapes_kernel_specialization_strategy(self) -> Any:
@@ -231,15 +233,25 @@ def make_stand_in(name: str, version: str, calls: Calls) -> ModuleType:
             weakref.finalize(self, calls.ended.append, "engine")
 
         def create_runtime_config(self) -> IRuntimeConfig:
-            return IRuntimeConfig()
+            return IRuntimeConfig(self._logger)
 
-        def create_execution_context(self, runtime_config: Any = None) -> IExecutionContext | None:
-            eager = getattr(runtime_config, "dynamic_shapes_kernel_specialization_strategy", None)
-            memory = getattr(runtime_config, "memory", runtime_config)  # tensorrt has this alone
-            names = [getattr(value, "name", None) for value in (eager, memory)]
+        def _make_context(self, *named: Any) -> IExecutionContext | None:
+            names = [getattr(value, "name", None) for value in named]
             if not calls.works(self._logger, "create_execution_context", *names):
                 return None
             return IExecutionContext(self._logger, self._model)
+
+        if name == "tensorrt":
+
+            def create_execution_context(self, strategy: Any) -> IExecutionContext | None:
+                return self._make_context(None, strategy)
+        else:
+
+            def create_execution_context(  # type: ignore[misc]  # another signature
+                self, runtime_config: Any
+            ) -> IExecutionContext | None:
+                eager = runtime_config.dynamic_shapes_kernel_specialization_strategy
+                return self._make_context(eager, runtime_config.memory)
 
     class Runtime:
         def __init__(self, logger: Any) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,8 @@ def test_what_is_asked_of_tensorrt(bundle: Bundle, calls: Calls) -> None:
     calls.clear()
     values, rows = draw(2, 7), np.empty((2, 512), np.float32)
     executor.enqueue(7, 2, values.ctypes.data, rows.ctypes.data, STREAM, 1)
-    assert names(calls)[1:3] == ["set_input_shape", "set_device_memory"]
-    del calls[1:3]
+    assert names(calls)[1:4] == ["set_input_shape", "update_device_memory_size_for_shapes", "set_device_memory"]
+    del calls[1:4]
     assert calls[:-1] == [
         ("create_execution_context", None, "USER_MANAGED"),
         ("set_tensor_address", "input", values.ctypes.data),
@@ -139,6 +140,28 @@ def test_memory_of_contexts_grows_with_batches(bundle: Bundle, calls: Calls) -> 
     run(executor, 7, draw(4, 7))
     np.testing.assert_array_equal(run(executor, 7, draw(1, 7)), first)
     assert [call[2] for call in calls if call[0] == "set_device_memory"] == [MEMORY, 4 * MEMORY]
+
+
+def test_memory_is_given_back(bundle: Bundle, calls: Calls) -> None:
+    """Otherwise what a large batch of one branch has taken is missing for even small ones of another."""
+    held: list[weakref.ref[Buffer]] = []
+
+    def allocate(size: int) -> Buffer:
+        if sum(1 for buffer in held if buffer() is not None) > 0:
+            raise MemoryError("there is one block alone")
+        buffer = Buffer(size)
+        held.append(weakref.ref(buffer))
+        return buffer
+
+    executor = make(bundle, resolutions=[7, 14], allocate=allocate)
+    first = run(executor, 7, draw(4, 7))
+    with pytest.raises(MemoryError):
+        run(executor, 14, draw(4, 14))
+    executor.release_memory()
+    assert run(executor, 14, draw(4, 14)).any()
+    executor.release_memory()
+    np.testing.assert_array_equal(run(executor, 7, draw(4, 7)), first)
+    assert calls.ended.count("context") == 3, "that of the branch for 14 that got no memory, too"
 
 
 def test_contexts_of_a_branch_share_compiled_kernels(
@@ -232,10 +255,21 @@ def test_cache_that_cannot_be_written(
 
 
 @pytest.mark.parametrize(
-    "name", ["set_input_shape", "set_tensor_address", "execute_async_v3", "create_execution_context"]
+    "name",
+    [
+        "set_input_shape",
+        "update_device_memory_size_for_shapes",
+        "set_tensor_address",
+        "execute_async_v3",
+        "create_execution_context",
+        "set_runtime_cache",
+    ],
 )
-def test_failures(bundle: Bundle, calls: Calls, name: str) -> None:
+def test_failures(bundle: Bundle, calls: Calls, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Each is an exception with what TensorRT has said, and the executor goes on afterwards."""
+    if name == "set_runtime_cache":
+        monkeypatch.setitem(sys.modules, "tensorrt", None)
+        monkeypatch.setitem(sys.modules, "tensorrt_rtx", make_stand_in("tensorrt_rtx", "1.7.1.1", calls))
     executor = make(bundle)
     calls.failing = {name: "Error Code 1: Cuda Runtime (an illegal thing)"}
     with pytest.raises(BtnetError, match="branch for 7: Error Code 1: Cuda Runtime") as caught:

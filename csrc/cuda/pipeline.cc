@@ -194,6 +194,7 @@ void Pipeline::embed(const SourceImage* images, std::size_t count, float* out, c
       state.run(request, out, done, options.poll);
     } catch (const OutOfMemory& error) {
       state.reset();
+      state.executor->release_memory();
       const std::string change = state.shrink();
       if (change.empty()) throw;
       if (state.options.log) state.options.log(std::string(error.what()) + "; " + change);

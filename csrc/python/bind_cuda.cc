@@ -15,6 +15,7 @@
 
 #include "btnet/error.h"
 #include "btnet/pipeline.h"
+#include "core/selector.h"
 #include "cuda/device.h"
 #include "python/bindings.h"
 #include "python/calls.h"
@@ -30,7 +31,11 @@ using btnet::SourceImage;
 /// An exception of an executor in Python, on its way through the pipeline. What is no Exception there, such as
 /// KeyboardInterrupt, is not one of these: nothing must catch it.
 struct PythonError : btnet::Error {
-  explicit PythonError(const py::error_already_set& error) : Error(error.what()), original(error) {}
+  explicit PythonError(const py::error_already_set& error) : Error(message(error)), original(error) {}
+
+  /// Without the traceback that what() has.
+  static std::string message(const py::error_already_set& error) { return py::str(error.value()); }
+
   py::error_already_set original;
 };
 
@@ -62,10 +67,15 @@ class PythonExecutor final : public btnet::DeviceExecutor {
                                 reinterpret_cast<std::uintptr_t>(output), reinterpret_cast<std::uintptr_t>(stream),
                                 slot);
     } catch (const py::error_already_set& error) {
-      if (error.matches(PyExc_MemoryError)) throw btnet::OutOfMemory(error.what());
+      if (error.matches(PyExc_MemoryError)) throw btnet::OutOfMemory(PythonError::message(error));
       if (error.matches(PyExc_Exception)) throw PythonError(error);
       throw;
     }
+  }
+
+  void release_memory() override {
+    const py::gil_scoped_acquire gil;
+    executor_.attr("release_memory")();
   }
 
  private:
@@ -127,6 +137,13 @@ BufferHolder make_buffer(std::size_t bytes) {
     throw py::error_already_set();
   }
   return buffer;
+}
+
+/// Refuses what a pipeline would, before there is an executor: to make one may take minutes.
+void check_options(const std::filesystem::path& bundle, const std::vector<int>& resolutions,
+                   const std::string& indicator, const std::string& rounding, const std::string& color) {
+  btnet::parse_color_order(color);
+  const btnet::Selector accepted(btnet::Bundle::open(bundle), resolutions, indicator, rounding);
 }
 
 PipelineHolder make_pipeline(const std::filesystem::path& bundle, py::object executor, int device,
@@ -229,6 +246,8 @@ PYBIND11_MODULE(_cuda, m) {
       .def(py::init(&make_device_array), py::arg("address"), py::arg("height"), py::arg("width"), py::arg("channels"),
            py::arg("strides"), py::arg("owner"));
 
+  m.def("check_options", &check_options, py::arg("bundle"), py::kw_only(), py::arg("resolutions"), py::arg("indicator"),
+        py::arg("rounding"), py::arg("color"), "Raise what Pipeline would for these options.");
   py::class_<Pipeline, PipelineHolder>(m, "Pipeline", py::module_local())
       .def(py::init(&make_pipeline), py::arg("bundle"), py::arg("executor"), py::kw_only(), py::arg("device"),
            py::arg("resolutions"), py::arg("indicator"), py::arg("rounding"), py::arg("color"))

@@ -104,6 +104,8 @@ def open_pipeline(
     for option, value, known in (("precision", precision, PRECISIONS), ("hint", hint, HINTS)):
         if value not in known:
             raise InvalidOption(f"{option} must be one of {', '.join(known)} on a GPU, not {value!r}")
+    options = {"resolutions": list(resolutions), "indicator": indicator, "rounding": rounding, "color": color}
+    native().check_options(bundle.path, **options)  # before plans are built
     with native().CurrentDevice(device):
         executor = TensorRTExecutor(
             bundle,
@@ -112,12 +114,4 @@ def open_pipeline(
             precision=precision,
             resolutions=list(resolutions) or None,
         )
-        return native().Pipeline(
-            bundle.path,
-            executor,
-            device=device,
-            resolutions=list(resolutions),
-            indicator=indicator,
-            rounding=rounding,
-            color=color,
-        )
+        return native().Pipeline(bundle.path, executor, device=device, **options)

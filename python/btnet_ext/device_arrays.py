@@ -33,7 +33,7 @@ def is_on_device(value: object) -> bool:
     try:
         if hasattr(value, "__cuda_array_interface__"):
             return True
-    except RuntimeError:  # torch's, for tensors that require a gradient: `view` says so
+    except (RuntimeError, KeyError):  # torch's, for tensors that require a gradient or are of float8: `view` says so
         return True
     try:
         return hasattr(value, "__dlpack_device__") and value.__dlpack_device__()[0] in _DLPACK_GPU
@@ -118,7 +118,7 @@ def _interface_of(value: Any, name: str) -> Any:
     """Return an object's CUDA array interface, or None where it has DLPack's alone."""
     try:
         return getattr(value, "__cuda_array_interface__", None)
-    except RuntimeError as error:  # torch's, for tensors that require a gradient
+    except (RuntimeError, KeyError) as error:  # torch's, for tensors that require a gradient or are of float8
         raise InvalidImage(f"{name} cannot be read in GPU memory: {error}") from error
 
 

@@ -177,6 +177,12 @@ class TensorRTExecutor:
         ):
             raise self._failure(f"TensorRT cannot run {count} images through the branch for {resolution}")
 
+    def release_memory(self) -> None:
+        """Give back what contexts compute in. None of them is running, and no CUDA graph of one is left."""
+        with self._lock:
+            self._contexts.clear()
+            self._memory.clear()
+
     def _check_resolution(self, resolution: int) -> None:
         if resolution not in self._engines:
             raise InvalidOption(f"resolution must be one of {sorted(self._engines)}, not {resolution!r}")
@@ -191,7 +197,12 @@ class TensorRTExecutor:
                     raise self._failure(
                         f"TensorRT cannot make a context of {count} images for the branch for {resolution}"
                     )
-                block = self._block(resolution, slot, context.update_device_memory_size_for_shapes())
+                size = context.update_device_memory_size_for_shapes()
+                if size == 0:  # an error, in TensorRT's words
+                    raise self._failure(
+                        f"TensorRT cannot tell how much memory {count} images need in the branch for {resolution}"
+                    )
+                block = self._block(resolution, slot, size)
                 context.set_device_memory(block.address, block.size)
                 found = self._contexts[resolution, slot, count] = _Context(context, block)
         return found.context
@@ -217,7 +228,8 @@ class TensorRTExecutor:
         config.dynamic_shapes_kernel_specialization_strategy = strategy
         if resolution not in self._kernels:
             self._kernels[resolution] = config.create_runtime_cache()
-        config.set_runtime_cache(self._kernels[resolution])
+        if not config.set_runtime_cache(self._kernels[resolution]):
+            return None
         return engine.create_execution_context(config)
 
     def _failure(self, what: str) -> Exception:

@@ -1,6 +1,6 @@
 """Which TensorRT there is to use: `tensorrt`, or `tensorrt_rtx` for RTX cards.
 
-Both have the calls that btnet makes, with the same names and arguments.
+Both have the calls that btnet makes, with the same names and arguments, but for a few that only `tensorrt_rtx` has.
 """
 
 from __future__ import annotations

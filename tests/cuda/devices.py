@@ -277,6 +277,9 @@ class OnnxExecutor:
         self._device.call_in(stream, run)
         self._device.copy_in(stream, output, rows.ctypes.data, rows.nbytes)
 
+    def release_memory(self) -> None:
+        """It has none of the device's."""
+
 
 def install(patch: Any, device: Device, executor: type[OnnxExecutor] = OnnxExecutor) -> None:
     """Have btnet_ext use this device, with this kind of executor."""

@@ -96,7 +96,6 @@ cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
 
 cudaError_t cudaFree(void* memory) {
   if (memory == nullptr) return cudaSuccess;
-  advance(idle);
   Device& here = device();
   const auto block = here.blocks.find(memory);
   if (block == here.blocks.end()) return done(cudaErrorInvalidValue);
@@ -118,7 +117,6 @@ cudaError_t cudaHostAlloc(void** memory, std::size_t bytes, unsigned) {
 
 cudaError_t cudaFreeHost(void* memory) {
   if (memory == nullptr) return cudaSuccess;
-  advance(idle);
   if (device().pinned.erase(memory) == 0) return done(cudaErrorInvalidValue);
   ::operator delete(memory, std::align_val_t{kAlignment});
   return cudaSuccess;

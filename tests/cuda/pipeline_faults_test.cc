@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -140,6 +141,41 @@ TEST_F(PipelineTest, WithoutEnoughMemoryBatchesAreHalved) {
   EXPECT_GT(runs, 0U);
   EXPECT_GT(messages, 0U) << "no capacity made it halve";
   EXPECT_GT(failures, 0U) << "no capacity was too small for one image";
+}
+
+/// Keeps a block of device memory for each branch and slot, as large as its largest batch so far needs.
+class Hoarder final : public DeviceExecutor {
+ public:
+  static constexpr std::size_t kBytes = 1 << 16;  // for each image of a batch
+
+  explicit Hoarder(DeviceRecord& record) : executor_(record) {}
+  int dim() const override { return executor_.dim(); }
+  Element input_element() const override { return executor_.input_element(); }
+  std::vector<int> batch_sizes(int resolution) const override { return executor_.batch_sizes(resolution); }
+  void enqueue(int resolution, int count, const void* input, float* output, CUstream_st* stream, int slot) override {
+    blocks_[{resolution, slot}].reserve(count * kBytes);
+    executor_.enqueue(resolution, count, input, output, stream, slot);
+  }
+  void release_memory() override { blocks_.clear(); }
+
+ private:
+  MeansOnDevice executor_;
+  std::map<std::pair<int, int>, DeviceMemory> blocks_;
+};
+
+// What a batch of one branch has taken is there for the next one, of another branch.
+TEST_F(PipelineTest, MemoryOfNetworksIsGivenBack) {
+  emulated::set_capacity(8 * Hoarder::kBytes + (std::size_t{1} << 16));
+  const Pipeline pipeline(fake_bundle(), std::make_unique<Hoarder>(record_));
+  const std::vector<Image> small(8, plain(7, 7, 130, 150, 200)), larger(8, plain(14, 14, 30, 50, 20));
+  for (const std::vector<Image>* images : {&small, &larger}) {
+    record_ = {};
+    expect_same(embed(pipeline, on_host(*images)), expected(on_host(*images)));
+    int largest = 0;
+    for (const auto& [resolution, count, slot] : record_.enqueued) largest = std::max(largest, count);
+    EXPECT_GT(largest, 1) << "halved until a batch of one fits beside what the other branch keeps";
+  }
+  record_ = {};
 }
 
 TEST_F(PipelineTest, WithoutMemoryForTwoBatchesThereIsOneAtATime) {

@@ -198,18 +198,23 @@ def test_device_arrays_that_are_no_images(device: Device, small_bundle: Path, ar
         engine.embed([device.upload(array)])
 
 
-class NeedsGradient:
-    """As torch's tensors in GPU memory that require a gradient."""
+class Refusing:
+    """As torch's tensors in GPU memory that require a gradient (RuntimeError) or are of float8 (KeyError)."""
+
+    def __init__(self, kind: type[Exception], message: str) -> None:
+        self._kind, self._message = kind, message
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        raise RuntimeError("detach it first")
+        raise self._kind(self._message)
 
 
 def test_arrays_that_do_not_give_up_their_pixels(device: Device, small_bundle: Path) -> None:
     engine = Engine(small_bundle, device="cuda", resolutions=[7])
     with pytest.raises(InvalidImage, match=r"images\[0\] cannot be read in GPU memory: detach it first"):
-        engine.embed([NeedsGradient()])
+        engine.embed([Refusing(RuntimeError, "detach it first")])
+    with pytest.raises(InvalidImage, match=r"images\[0\] cannot be read in GPU memory: 'float8'"):
+        engine.embed([Refusing(KeyError, "float8")])
     elsewhere = DLPackArray(device.upload(np.zeros((9, 9, 3), np.uint8)), device=1)
     with pytest.raises(InvalidImage, match=r"images\[0\] is in the memory of cuda:1, expected that of cuda:0"):
         engine.embed([elsewhere])
@@ -267,6 +272,29 @@ def test_an_executor_that_throws(device: Device, small_bundle: Path, monkeypatch
     engine = Engine(small_bundle, device="cuda", resolutions=[7])
     with pytest.raises(RuntimeError, match="the executor failed"):
         engine.embed(noise(3, 7))
+
+
+class FullExecutor(devices.OnnxExecutor):
+    released = 0
+
+    def enqueue(self, *arguments: Any, **options: Any) -> None:
+        raise MemoryError("there is no room")
+
+    def release_memory(self) -> None:
+        FullExecutor.released += 1
+
+
+def test_an_executor_without_memory(
+    device: Device, small_bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told to give back what it has before each attempt, and its own words are all that is said."""
+    devices.install(monkeypatch, device, FullExecutor)
+    engine = Engine(small_bundle, device="cuda", resolutions=[7])
+    with pytest.raises(BtnetError, match=r"^there is no room$"):
+        engine.embed(noise(3, 7))
+    assert caplog.messages
+    assert FullExecutor.released == len(caplog.messages) + 1
+    assert all(message.startswith("there is no room; going on with ") for message in caplog.messages)
 
 
 class InterruptedExecutor(devices.OnnxExecutor):
@@ -348,8 +376,15 @@ def test_without_tensorrt(
     ],
 )
 def test_options_that_cannot_be(
-    emulated_device: EmulatedDevice, small_bundle: Path, options: dict[str, Any], error: type[Exception], message: str
+    emulated_device: EmulatedDevice,
+    small_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    error: type[Exception],
+    message: str,
 ) -> None:
+    """They are refused before an executor is made, which may take minutes."""
+    monkeypatch.setattr(cuda, "TensorRTExecutor", lambda *_, **__: pytest.fail("an executor was made"))
     with pytest.raises(error, match=message):
         Engine(small_bundle, **{"device": "cuda", **options})
 

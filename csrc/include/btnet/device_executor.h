@@ -31,6 +31,10 @@ class DeviceExecutor {
   /// resolution follow each other and have the same addresses until one of them fails. OutOfMemory makes the pipeline
   /// try smaller batches; whatever else it throws reaches the caller of embed. The executor must stay usable after it.
   virtual void enqueue(int resolution, int count, const void* input, float* output, CUstream_st* stream, int slot) = 0;
+
+  /// Gives back the device memory that it can do without until the next enqueue. Called after OutOfMemory, when nothing
+  /// that it put into a stream is running and no graph of it is left.
+  virtual void release_memory() {}
 };
 
 }  // namespace btnet

@@ -25,7 +25,8 @@ struct ImageView {
   std::ptrdiff_t row_stride, column_stride, channel_stride;
 };
 
-/// An image in host memory, or in that of the GPU that is to embed it.
+/// An image in host memory, or in that of the GPU that is to embed it. Whatever writes it there must have finished
+/// before, since no stream of the caller's is waited for, and it must stay until embed returns.
 struct SourceImage {
   ImageView view;
   bool on_device = false;
