@@ -7,7 +7,7 @@ scikit-image and matplotlib bring the two portraits inside their wheels: nothing
 needs neither of them. Other versions of the three may write other bytes.
 """
 
-import sys
+import argparse
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -79,7 +79,9 @@ def align(portrait: Portrait) -> Image.Image:
 
 def main() -> None:
     """Write all crops."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("faces")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path(__file__).with_name("faces"))
+    folder = parser.parse_args().folder
     for person, portrait in PORTRAITS.items():
         face = align(portrait)
         for side in portrait.sides:

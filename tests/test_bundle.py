@@ -62,6 +62,15 @@ def test_any_kind_of_path(small_bundle: Path, as_path: Callable[[Path], Any]) ->
     assert Bundle.open(as_path(small_bundle)).name == "small"
 
 
+def test_a_relative_path_stays_what_it_was(small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(small_bundle.parent)
+    opened = [Bundle.open(small_bundle.name), Engine(small_bundle.name, resolutions=[7]).bundle]
+    monkeypatch.chdir(tmp_path)
+    for bundle in opened:
+        assert bundle.path == small_bundle
+        bundle.verify()
+
+
 def test_no_bundle_there(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("text")
     (tmp_path / "empty").mkdir()

@@ -321,6 +321,29 @@ def test_info(call: Call, small_bundle: Path) -> None:
     assert lines["resolutions"] == "7, 14, 28, 112"
     assert lines["digest"] == shown["digest"]
     assert "verified" not in lines
+    assert lines["thresholds"] == "none"
+
+
+def test_info_of_a_bundle_with_thresholds(call: Call) -> None:
+    """Of hundreds of numbers, it says what they are for."""
+    status, stdout, err = call("info", "res50")
+    assert (status, err) == (0, [])
+    lines = dict(line.split(maxsplit=1) for line in stdout.splitlines())
+    sizes = "5, 7, 8, 10, 14, 15, 20, 28, 29, 40, 56, 79, 112"
+    assert lines["thresholds"] == f"for {sizes} px, at false-accept rates of 0.01, 0.001, 0.0001"
+    assert max(map(len, stdout.splitlines())) < 1000
+
+
+def test_a_photo_is_turned_as_its_exif_orientation_says(call: Call, small_bundle: Path, tmp_path: Path) -> None:
+    """As other libraries' readers of files do it; with 6, the first row of pixels belongs on the right."""
+    upright = Image.fromarray(np.random.default_rng(31).integers(0, 256, (9, 14, 3), np.uint8))
+    upright.save(tmp_path / "a.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "b.png", exif=exif)
+    assert call("embed", tmp_path, "-o", tmp_path / "out.npz", "--model", small_bundle)[0] == 0
+    first, second = np.load(tmp_path / "out.npz")["embeddings"]
+    np.testing.assert_array_equal(first, second)
 
 
 def test_info_of_a_damaged_bundle(call: Call, small_bundle: Path, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """The engine against PyTorch and Pillow, and what its options do."""
 
+import copy
 import importlib
 import logging
+import pickle
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,6 +49,13 @@ def mixed() -> list[Pixels]:
     drawn = (np.exp(generator.uniform(0, 6, 2)) + 1 for _ in range(30))
     sides += [(int(height), int(width)) for height, width in drawn]
     return faces(sides, SEED)
+
+
+def test_an_engine_stays_in_its_process(small_bundle: Path) -> None:
+    engine = Engine(small_bundle, resolutions=[7])
+    for leave in (pickle.dumps, copy.deepcopy):
+        with pytest.raises(TypeError, match="an Engine cannot be pickled or copied: make one in each process"):
+            leave(engine)
 
 
 def test_mixed_sizes_equal_pytorch(engine: Engine, reference: Reference, mixed: list[Pixels]) -> None:

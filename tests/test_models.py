@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from btnet_ext import DemonstrationWeights, Engine, models
+from btnet_ext import DemonstrationWeights, Engine, ModelNotFound, models
 from bundle_copies import BundleCopy
 
 
@@ -42,6 +42,24 @@ def test_a_users_model_takes_precedence(bundled: Path, small_bundle: Path, tmp_p
     assert models.list() == ["res50"]
     assert models.path("res50") == own
     assert Engine("res50", resolutions=[7]).bundle.path == own
+
+
+def test_a_path_below_home(small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no shell has expanded it, as in a file of settings."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.btnet").symlink_to(small_bundle)
+    assert models.locate("~/mine.btnet") == tmp_path / "mine.btnet"
+
+
+def test_a_folder_is_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "plain").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ModelNotFound, match=r"there is no model 'plain' \(known: .*\), for the folder write \./plain: put"
+    ):
+        models.locate("plain")
+    with pytest.raises(ModelNotFound, match=r"there is no model 'other' \(known: [^)]*\): put"):
+        models.locate("other")
 
 
 def test_the_package_says_what_its_weights_may_be_used_for() -> None:

@@ -318,7 +318,8 @@ def test_the_command(call: Call, source: Path, tmp_path: Path, monkeypatch: pyte
     arguments = ("quantize", source, "--calibrate", folder, "--least-cosine", "112=0.95", "--least-cosine", "14=0.9")
     status, out, err = call(*arguments)
     assert (status, len(given[0][0]), *given[0][1:]) == (0, 5, {112: 0.95, 14: 0.9}, None)
-    assert err == [f"{folder}/6.png is not an image that Pillow can read"]
+    few = "warning: calibrated with {} faces, where 100 or more make better graphs"
+    assert err == [f"{folder}/6.png is not an image that Pillow can read", few.format(5)]
     assert out.splitlines() == [
         "112: cosine 0.9981, at least 0.9877; in float32: conv1",
         "14: cosine 0.9990, at least 0.9900",
@@ -326,13 +327,17 @@ def test_the_command(call: Call, source: Path, tmp_path: Path, monkeypatch: pyte
     ]
     # The first and the fourth of the six: a folder sorted by person is not cut off.
     status, out, err = call(*arguments, "--faces", 2)
-    assert (status, err) == (0, [])
+    assert (status, err) == (0, [few.format(2)])
     np.testing.assert_array_equal(given[-1][0], [faces[0], faces[3]])
     status, out, err = call(*arguments, "--faces", 5)  # not the sixth
-    assert (status, len(given[-1][0]), err) == (0, 5, [])
+    assert (status, len(given[-1][0]), err) == (0, 5, [few.format(5)])
     status, out, err = call(*arguments, "--out", tmp_path / "new.btnet")
     assert (status, given[-1][2]) == (0, tmp_path / "new.btnet")
     assert out.splitlines()[-1] == f"{tmp_path}/new.btnet: calibrated with 5 faces"
+    # Nobody's environment is to have another res50 than the package brought.
+    status, out, err = call("quantize", "res50", "--calibrate", folder)
+    assert (status, out, len(given)) == (1, "", 4)
+    assert err[0].endswith("res50.btnet came with the package and is not changed: give --out")
 
 
 @pytest.mark.parametrize(

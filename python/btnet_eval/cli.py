@@ -117,6 +117,7 @@ def thresholds(
     Of a folder, all images of one half are compared with all of the other, which is enough for lower rates.
     """
     from btnet_eval.recommendations import FARS, check_measuring, write_recommendations, write_thresholds
+    from btnet_ext.models import check_own
 
     model = session.models[0]
     if write and copy:
@@ -128,6 +129,8 @@ def thresholds(
         if resolutions is not None:
             raise typer.BadParameter("--write and --copy are for all sizes of the bundle: leave out --resolutions")
         check_measuring(engine)
+        if write:
+            check_own(engine.bundle.path, "give --copy")
     if copy is not None and copy.exists():
         raise typer.BadParameter(f"--copy {copy} exists: it is not overwritten")
     for rate in far or ():

@@ -19,6 +19,9 @@ Release = Annotated[
     Path,
     typer.Argument(metavar="FOLDER", help="The folder of the release, or a zip of it (.mat files then with --lists)."),
 ]
+Collected = Annotated[
+    Path, typer.Argument(metavar="FOLDER", help="The folder that the images were collected in, or a zip of it.")
+]
 Lists = Annotated[
     Path | None,
     typer.Option(
@@ -159,7 +162,7 @@ def tinyface(session: "Session", folder: Release, lists: Lists = None) -> Path:
 @measuring
 def scface(
     session: "Session",
-    folder: Release,
+    folder: Collected,
     fine_tuned: Annotated[
         bool, typer.Option("--fine-tuned", help="Leave out the first 50 people, on whom models are fine-tuned.")
     ] = False,

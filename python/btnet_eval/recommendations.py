@@ -193,7 +193,7 @@ def write_thresholds(engine: Engine, found: Recommendations, *, flip: bool, out:
 
     They take the place of all thresholds that were there; nothing else of model.json changes. FARs that were left out
     are not written, and `btnet compare` refuses them. Two sizes between which hardly anybody is recognised are written
-    with the TAR that they have, by which `btnet compare` says "too small to tell".
+    with the TAR that they have, by which `btnet compare` says "too small to tell" of faces below the threshold.
 
     The bundle gets another digest, since that is the SHA-256 of model.json. It gives the same embeddings, which
     `EmbeddingCache` finds again, but an engine compiles its networks again, and TensorRT plans are to be built again.
@@ -256,8 +256,8 @@ def _section(far: float, found: Mapping[str, Recommendations]) -> Section:
         ["model", "sizes", "threshold", "FAR reached", "TAR reached", "impostors"],
         rows,
         f"The least cosine similarity that counts as the same person, from {impostors:,} impostor pairs; between two "
-        "sizes, pairs that were given count in both directions. Where the TAR is below 0.5, btnet compare says "
-        "too small to tell.",
+        "sizes, pairs that were given count in both directions. Where the TAR is below 0.5, btnet compare says of "
+        "faces below the threshold that they are too small to tell.",
     )
 
 

@@ -48,7 +48,7 @@ class Bundle:
         """Read the bundle at `path`. Raises `BundleError`, which says what is wrong with which file."""
         if not isinstance(path, (str, bytes, os.PathLike)):
             raise InvalidOption(f"path must be text or a path, not a {type(path).__name__}")
-        return cls(core.Bundle.open(os.fspath(path)))
+        return cls(core.Bundle.open(Path(os.fsdecode(path)).absolute()))  # still the same after os.chdir
 
     @property
     def path(self) -> Path:

@@ -185,7 +185,10 @@ def compare(
         float, typer.Option(help="Part of the pairs of different persons that may be taken for the same one.")
     ] = 1e-3,
     least_tar: Annotated[
-        float, typer.Option(help="Say nothing where fewer of the pairs of one person than this part are recognised.")
+        float,
+        typer.Option(
+            help="Say of no two faces that they are different where fewer pairs of one person are recognised."
+        ),
     ] = 0.5,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

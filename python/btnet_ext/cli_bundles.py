@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from btnet_ext.cli_shared import find_all, quieten_pillow, readable
+from btnet_ext.cli_shared import COMMAND, find_all, quieten_pillow, readable
 from btnet_ext.commands import progress_bar
 from btnet_ext.errors import BackendUnavailable, BtnetError
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from btnet_ext.bundle import Bundle
+
+_FEW = 100
+"""Faces to calibrate with, below which the command warns: the comparison at its end is with the same ones."""
 
 
 def info(
@@ -36,6 +39,7 @@ def info(
     if as_json:
         typer.echo(json.dumps(description, indent=2))
         return
+    description["thresholds"] = _in_short(description["thresholds"])
     for name, value in description.items():
         typer.echo(f"{name:<12}{_as_text(value)}")
 
@@ -59,6 +63,15 @@ def _describe(bundle: Bundle) -> dict[str, Any]:
         "thresholds": metadata.get("thresholds", {}),
         "training": metadata.get("training", {}),
     }
+
+
+def _in_short(thresholds: dict[str, Any]) -> str:
+    """What there are thresholds for; of several hundred numbers, --json shows each."""
+    by_far = thresholds.get("far", {})
+    sizes = {size for pairs in by_far.values() for pair in pairs for size in map(int, pair.split("&"))}
+    if not sizes:
+        return "none"
+    return f"for {', '.join(map(str, sorted(sizes)))} px, at false-accept rates of {', '.join(by_far)}"
 
 
 def _as_text(value: Any) -> str:
@@ -96,7 +109,7 @@ def quantize(
     limits = dict(map(_parse_limit, least_cosine or []))
     quieten_pillow()
     from btnet_ext.bundle import Bundle
-    from btnet_ext.models import locate
+    from btnet_ext.models import check_own, locate
     from btnet_ext.sources import decode_all
 
     try:
@@ -104,6 +117,8 @@ def quantize(
     except ModuleNotFoundError as error:
         raise BackendUnavailable(f"bundles cannot be quantised ({error}): pip install 'btnet-ext[quantize]'") from error
     bundle = Bundle.open(locate(model))
+    if out is None:
+        check_own(bundle.path, "give --out")
     with ExitStack() as stack, progress_bar() as progress:
         sources = find_all([calibrate], stack)
         count = min(faces, len(sources))
@@ -112,6 +127,8 @@ def quantize(
         pixels = [image for _, image in readable(decode_all(sources), progress, reading)]
         if not pixels:
             raise BtnetError(f"none of {len(sources)} images in {calibrate} can be read")
+        if len(pixels) < _FEW:
+            COMMAND.complain(f"warning: calibrated with {len(pixels)} faces, where {_FEW} or more make better graphs")
         tasks = {side: progress.add_task(f"calibrating {side}", total=1.0) for side in reversed(bundle.resolutions)}
         found = quantize_bundle(
             bundle,

@@ -81,8 +81,8 @@ def compare(engine: Engine, images: Sequence[Pixels], *, far: float = 1e-3, leas
         engine: what embeds them, opened with the bundle's own branches and selection.
         images: the two faces, as `Engine.embed` takes them.
         far: false-accept rate to decide for; one that the table has.
-        least_tar: where fewer of the pairs of one person than this part were recognised at these two sizes, the verdict
-            is "too small to tell", whatever the similarity is.
+        least_tar: where fewer of the pairs of one person than this part were recognised at these two sizes, a
+            similarity below the threshold tells nothing, and the verdict is "too small to tell".
 
     Raises:
         InvalidOption: far is not in the table, least_tar not in 0..1, there are not two images, or the engine has
@@ -102,9 +102,9 @@ def compare(engine: Engine, images: Sequence[Pixels], *, far: float = 1e-3, leas
     threshold, tar, sizes = table.find(far, sides)
     a, b = engine.embed(images, flip=table.flip).astype(np.float64)
     similarity = float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
-    verdict: Verdict = "same" if similarity >= threshold else "different"
-    if tar < least_tar:
-        verdict = "too small to tell"
+    verdict: Verdict = "different" if tar >= least_tar else "too small to tell"
+    if similarity >= threshold:
+        verdict = "same"
     return Comparison(verdict, similarity, (first, second), sizes, threshold, far, tar)
 
 

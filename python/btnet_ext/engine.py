@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import islice
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -93,7 +93,12 @@ class Engine:
         gpu = cuda.parse_device(self._device)
         if gpu is None:
             self._native = core.Engine(
-                os.fspath(path), device=self._device, precision=precision, hint=hint, threads=threads or 0, **choices
+                os.fspath(path),
+                device=self._device,
+                precision=precision,
+                hint=hint,
+                threads=threads or 0,
+                **choices,
             )
             self._bundle = Bundle(self._native.bundle)
         else:
@@ -113,7 +118,8 @@ class Engine:
         Args:
             images: a list or tuple of H x W x 3 (or H x W, grey) uint8 arrays, PIL images or objects with the array or
                 DLPack interface, mixed as you like; or one N x H x W x 3 array. Any strides; nothing is written to.
-                On a GPU also arrays in its memory (CUDA array interface or DLPack), which are not copied.
+                On a GPU also arrays in its memory (CUDA array interface or DLPack), which are not copied. A PIL image
+                is taken as its pixels lie: `PIL.ImageOps.exif_transpose` turns photos as their EXIF orientation says.
             flip: add the raw embedding of the mirror image to that of the image (flip-sum).
             normalize: scale each embedding to length 1.
 
@@ -202,6 +208,9 @@ class Engine:
     def bundle(self) -> Bundle:
         """The bundle that this engine runs."""
         return self._bundle
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an Engine cannot be pickled or copied: make one in each process, where its threads are")
 
     def __repr__(self) -> str:
         return (

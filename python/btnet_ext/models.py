@@ -30,11 +30,22 @@ def path(name: str) -> Path:
         if bundle.parent == folder and os.path.isdir(bundle):  # noqa: PTH112  (Path.is_dir raises for a name too long)
             return bundle
     home, _ = folders()
+    hint = f", for the folder write .{os.sep}{name}" if os.path.isdir(name) else ""  # noqa: PTH112
     known = ", ".join(list()) or "none"
     raise ModelNotFound(
-        f"there is no model {name!r} (known: {known}): put a bundle at {home / f'{name}{_SUFFIX}'}, "
+        f"there is no model {name!r} (known: {known}){hint}: put a bundle at {home / f'{name}{_SUFFIX}'}, "
         "give the path of one in place of a name, or write one with 'btnet-train export'"
     )
+
+
+def check_own(bundle: Path, instead: str) -> None:
+    """Raise `InvalidOption` for a bundle that came with the package, which nothing changes.
+
+    instead: what to do, as an imperative.
+    """
+    _, shipped = folders()
+    if bundle.resolve().parent == shipped.resolve():
+        raise InvalidOption(f"{bundle} came with the package and is not changed: {instead}")
 
 
 def locate(model: str | os.PathLike[str]) -> Path:
@@ -49,4 +60,4 @@ def locate(model: str | os.PathLike[str]) -> Path:
         return path(model)
     if "\0" in os.fspath(model):
         raise InvalidOption(f"model must be a path without null characters, not {model!r}")
-    return Path(model)
+    return Path(model).expanduser().absolute()  # still the same after os.chdir

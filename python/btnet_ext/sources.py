@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from btnet_ext.errors import InvalidImage, reason
 from btnet_ext.images import Pixels, as_pixels
@@ -53,10 +53,13 @@ def find_images(path: Path, open_archives: ExitStack) -> list[Source]:
 
 
 def decode(source: Source) -> Pixels:
-    """Read and decode an image, to RGB. Raises `InvalidImage`, which names it, whatever is wrong with it."""
+    """Read and decode an image, to RGB, turned as its EXIF orientation says.
+
+    Raises `InvalidImage`, which names it, whatever is wrong with it.
+    """
     try:
         with Image.open(io.BytesIO(source.read())) as image:
-            return as_pixels(image, source.name)
+            return as_pixels(ImageOps.exif_transpose(image), source.name)
     except InvalidImage:
         raise
     except UnidentifiedImageError:

@@ -58,7 +58,9 @@ class _Draw:
 def steps_per_epoch(faces: Faces, batch_size: int) -> int:
     """Return the number of whole batches in a pass. Raises ValueError if there is none."""
     if not 1 <= batch_size <= len(faces):
-        raise ValueError(f"batch_size must be from 1 to the number of images, {len(faces)}, got {batch_size}")
+        raise ValueError(
+            f"schedule.batch_size of a stage must be from 1 to the number of images, {len(faces)}, got {batch_size}"
+        )
     return len(faces) // batch_size
 
 

@@ -28,7 +28,7 @@ def check_target(out: str | os.PathLike[str], overwrite: bool = False) -> None:
     if not target.exists() and not target.is_symlink():
         return
     if not overwrite:
-        raise FileExistsError(f"{target} exists, and is replaced only with overwrite")
+        raise FileExistsError(f"{target} exists, and is replaced only with overwrite=True (--overwrite)")
     if target.is_symlink() or not (target / MODEL_FILE).is_file():
         raise FileExistsError(f"{target} exists and is no bundle: it is not overwritten")
 

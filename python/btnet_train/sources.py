@@ -59,7 +59,7 @@ class Faces:
     ) -> None:
         paths = [Path(path).absolute() for path in (*labeled, *unlabeled)]
         if not paths:
-            raise DataError("there are no faces: give a folder, a .zip or a .rec")
+            raise DataError("there are no faces: give a folder, a .zip or a .rec (--data, --unlabeled)")
         self._prefixes, self._suffixes = _tell_apart(paths)
         self._sources = [_open(path, number < len(labeled)) for number, path in enumerate(paths)]
         self._starts = np.cumsum([0, *(len(source.labels) for source in self._sources)]).tolist()

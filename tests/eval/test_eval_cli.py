@@ -289,6 +289,7 @@ def test_sizes_that_cannot_be(sizes: str, evaluate: Call, people: Path, onnx_fil
     assert f"--sizes must be numbers from 1 to 112 with commas, each once, got {sizes!r}" in err[0]
 
 
+@pytest.mark.filterwarnings("ignore::btnet_ext.DemonstrationWeights")
 def test_what_is_wrong_is_said_before_the_work(
     evaluate: Call, people: Path, table: Path, onnx_file: Path, small_bundle: Path, tmp_path: Path
 ) -> None:
@@ -312,6 +313,9 @@ def test_what_is_wrong_is_said_before_the_work(
         code, _, err = evaluate(*arguments)
         assert (code, len(err)) == (2, 1)
         assert message in err[0]
+    code, _, err = evaluate("thresholds", table, "-i", people, "-m", "res50", "-o", tmp_path / "o", "--write")
+    assert (code, len(err)) == (1, 1)
+    assert err[0].endswith("res50.btnet came with the package and is not changed: give --copy")
     assert list((tmp_path / "o").iterdir()) == []
 
 
