@@ -59,7 +59,8 @@ def steps_per_epoch(faces: Faces, batch_size: int) -> int:
     """Return the number of whole batches in a pass. Raises ValueError if there is none."""
     if not 1 <= batch_size <= len(faces):
         raise ValueError(
-            f"schedule.batch_size of a stage must be from 1 to the number of images, {len(faces)}, got {batch_size}"
+            f"batch_size must be from 1 to the number of images, {len(faces)}, got {batch_size}: it is the recipe's "
+            "stages.NAME.schedule.batch_size"
         )
     return len(faces) // batch_size
 

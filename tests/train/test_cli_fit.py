@@ -156,7 +156,10 @@ def test_usage(call: Call, arguments: list[object], message: str) -> None:
         (["phi_hr", "--set", "network=1"], r"recipe phi_hr: network: .*, got 1"),
         (["phi_hr"], r"there are no faces: .*"),
         (["phi_hr", "--data", "none"], r".*/none does not exist"),
-        (["phi_hr", "--data", "DATA"], r"batch_size must be from 1 to the number of images, 32, got 128"),
+        (
+            ["phi_hr", "--data", "DATA"],
+            r"batch_size must be from 1 to .* 32, got 128: .* stages\.NAME\.schedule\.batch_size",
+        ),
         (["phi_hr", "--data", "DATA", *SHORT, "--micro-batches", 3], r"batch_size must be a multiple of micro_.*"),
         (["phi_hr", "--unlabeled", "DATA"], r"stage trunk classifies, but the faces have no identities: give --data"),
         (["phi_hr", "--data", "DATA", "--held-out", 7], r"7 of 8 identities cannot be held out: 2 must be left .*"),
