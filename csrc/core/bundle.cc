@@ -166,8 +166,9 @@ void read_files(const ModelReader& model, Bundle& bundle) {
                  ", but it must name files that lie in the bundle itself");
     }
     const Json& bytes = model.member(entry, "bytes");
-    if (!bytes.is_number_unsigned())
+    if (!bytes.is_number_unsigned()) {
       model.fail("'bytes' of " + name + " must be a count of bytes, not " + model.shown(bytes));
+    }
     const std::string digest = model.text(entry, "sha256");
     if (digest.size() != 64 || digest.find_first_not_of("0123456789abcdef") != std::string::npos) {
       model.fail("'sha256' of " + name + " must be 64 lower-case hexadecimal digits");

@@ -158,7 +158,8 @@ def test_usage(call: Call, arguments: list[object], message: str) -> None:
         (["phi_hr", "--data", "none"], r".*/none does not exist"),
         (
             ["phi_hr", "--data", "DATA"],
-            r"batch_size must be from 1 to .* 32, got 128: .* stages\.NAME\.schedule\.batch_size",
+            r"batch_size must be from 1 to the number of images, 32, got 128: "
+            r"it is the recipe's stages\.NAME\.schedule\.batch_size",
         ),
         (["phi_hr", "--data", "DATA", *SHORT, "--micro-batches", 3], r"batch_size must be a multiple of micro_.*"),
         (["phi_hr", "--unlabeled", "DATA"], r"stage trunk classifies, but the faces have no identities: give --data"),
