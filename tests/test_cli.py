@@ -346,6 +346,21 @@ def test_a_photo_is_turned_as_its_exif_orientation_says(call: Call, small_bundle
     np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0garbage!", b"Exif\0\0II*\0", b"xx"]
+)
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_damaged_exif_is_as_none(kind: str, exif: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    pixels = np.random.default_rng(32).integers(0, 256, (9, 14, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, exif=exif, lossless=True)
+    with caplog.at_level("INFO", "btnet_ext.sources"):
+        decoded = sources.decode(sources.Source("a face", file.getvalue))
+    np.testing.assert_array_equal(decoded, pixels)
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("a face has damaged EXIF, and is taken as it lies: ")
+
+
 def test_info_of_a_damaged_bundle(call: Call, small_bundle: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.btnet"
     damaged.mkdir()

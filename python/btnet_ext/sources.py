@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import zipfile
 from collections import deque
@@ -12,13 +13,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from btnet_ext.errors import InvalidImage, reason
 from btnet_ext.images import Pixels, as_pixels
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """What makes a file in a folder or an archive an image; one that is named itself may be called anything."""
+
+_UPRIGHT = 1
+"""The EXIF orientation of an image whose first row is at the top and first column on the left."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,13 +65,23 @@ def decode(source: Source) -> Pixels:
     """
     try:
         with Image.open(io.BytesIO(source.read())) as image:
-            return as_pixels(ImageOps.exif_transpose(image), source.name)
+            return as_pixels(upright(image, source.name), source.name)
     except InvalidImage:
         raise
     except UnidentifiedImageError:
         raise InvalidImage(f"{source.name} is not an image that Pillow can read") from None
     except Exception as error:  # Pillow's and zipfile's readers of damaged files raise errors of all kinds
         raise InvalidImage(f"{source.name} cannot be read: {reason(error)}") from error
+
+
+def upright(image: Image.Image, name: str) -> Image.Image:
+    """Turn an image as its EXIF orientation says; with damaged EXIF it stays as it lies, and the log says so."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT)
+    except Exception as error:  # noqa: BLE001 - Pillow's reader raises errors of all kinds
+        _log.info("%s has damaged EXIF, and is taken as it lies: %s", name, error)
+        return image
+    return image if orientation == _UPRIGHT else ImageOps.exif_transpose(image)
 
 
 def decode_all(

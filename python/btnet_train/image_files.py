@@ -20,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from btnet_eval.base import DataError
 from btnet_ext.images import DEEP_MODES
+from btnet_ext.sources import upright
 
 Pixels: TypeAlias = NDArray[np.uint8]
 """H x W x 3, RGB."""
@@ -43,7 +44,8 @@ def decode(encoded: bytes, name: str) -> Pixels:
                 raise DataError(f"{name} has {image.width} x {image.height} pixels, far more than a face")
             if image.mode.startswith(DEEP_MODES):
                 raise DataError(f"{name} has pixels of mode {image.mode}, expected 8 bits a channel")
-            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+            turned = upright(image, name)
+            return np.array(turned if turned.mode == "RGB" else turned.convert("RGB"))
     except DataError:
         raise
     except UnidentifiedImageError:

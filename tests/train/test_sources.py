@@ -150,6 +150,18 @@ def test_digest_tells_whether_it_is_the_same_data(tmp_path: Path) -> None:
         assert Faces([], [moved]).digest != digest
 
 
+def test_images_are_turned_as_their_exif_orientation_says(tmp_path: Path) -> None:
+    """As btnet-eval and the commands have them; 3 is upside down."""
+    image = Image.fromarray(pixels(1))
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    (tmp_path / "a").mkdir()
+    image.save(tmp_path / "a/0.png")
+    image.transpose(Image.Transpose.ROTATE_180).save(tmp_path / "a/1.png", exif=exif)
+    faces = Faces([tmp_path])
+    np.testing.assert_array_equal(faces.read(0), faces.read(1))
+
+
 def test_digest_of_images_that_are_all_of_one_size(tmp_path: Path) -> None:
     """BMP is not compressed: other pixels are other data, though no file has another size."""
     digests = set()
