@@ -346,9 +346,7 @@ def test_a_photo_is_turned_as_its_exif_orientation_says(call: Call, small_bundle
     np.testing.assert_array_equal(first, second)
 
 
-@pytest.mark.parametrize(
-    "exif", [b"Exif\0\0garbage!", b"Exif\0\0II*\0", b"xx"]
-)
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage!", b"Exif\0\0II*\0", b"xx"])
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 def test_damaged_exif_is_as_none(kind: str, exif: bytes, caplog: pytest.LogCaptureFixture) -> None:
     pixels = np.random.default_rng(32).integers(0, 256, (9, 14, 3), np.uint8)

@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from btnet_eval.cli_session import (
-    HALF,
     Channels,
-    Color,
     Mean,
     Out,
     Resolutions,
@@ -20,6 +18,7 @@ from btnet_eval.cli_session import (
     parse_preprocessing,
     parse_resolutions,
 )
+from btnet_ext.commands import HALF, Color
 
 if TYPE_CHECKING:
     from btnet_eval.session import Session

@@ -7,13 +7,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from btnet_ext.commands import Command, progress_bar, three_numbers
+from btnet_ext.commands import HALF, Color, Command, progress_bar, three_numbers
 from btnet_ext.errors import BtnetError
 
 if TYPE_CHECKING:
@@ -38,13 +37,6 @@ COMMAND = Command(
 )
 
 
-class Color(str, Enum):
-    """Order of an ONNX model's channels."""
-
-    rgb = "rgb"
-    bgr = "bgr"
-
-
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the report.")]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Stop at the first problem with the data; else the report counts them.")
@@ -53,7 +45,6 @@ Resolutions = Annotated[str, typer.Option(metavar="R,R", help="In pixels, from 1
 Mean = Annotated[str, typer.Option(metavar="X,X,X", help="Of the input of all ONNX models, in units of 0 to 255.")]
 Std = Annotated[str, typer.Option(metavar="X,X,X", help="Of the input of all ONNX models, in units of 0 to 255.")]
 Channels = Annotated[Color, typer.Option(help="Order of the channels of all ONNX models.")]
-HALF = "127.5,127.5,127.5"
 
 
 def measuring(command: Callable[..., Path], *, normalize: bool = True) -> Callable[..., None]:

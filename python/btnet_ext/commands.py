@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Collection
+from enum import Enum
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
@@ -93,6 +94,17 @@ def progress_bar() -> Progress:
     from rich.progress import Progress
 
     return Progress(console=Console(stderr=True), disable=not sys.stderr.isatty())
+
+
+HALF = "127.5,127.5,127.5"
+"""Mean and std of most models in ONNX, as `three_numbers` reads them."""
+
+
+class Color(str, Enum):
+    """Order of the channels of a model in ONNX."""
+
+    rgb = "rgb"
+    bgr = "bgr"
 
 
 def three_numbers(option: str, text: str) -> tuple[float, float, float]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from btnet_ext.commands import three_numbers
+from btnet_ext.commands import HALF, Color, three_numbers
 from btnet_train.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -25,21 +25,11 @@ if TYPE_CHECKING:
     from btnet_train.sources import Faces
 
 
-_HALF = "127.5,127.5,127.5"
-
-
 class Precision(str, Enum):
     """In what networks are computed during training; weights are always float32."""
 
     f32 = "32-true"
     bf16 = "bf16-mixed"
-
-
-class Color(str, Enum):
-    """Order of a teacher's channels."""
-
-    rgb = "rgb"
-    bgr = "bgr"
 
 
 _LIBRARIES = (
@@ -85,8 +75,8 @@ def fit(
     classifier: Annotated[Path | None, typer.Option(help="The given trunk's classifier, (classes, dim).")] = None,
     previous: Annotated[Path | None, typer.Option(help="Folder of the run that fine-tuning starts from.")] = None,
     teacher: Annotated[Path | None, typer.Option(help="ONNX face model to distil; input (N, 3, 112, 112).")] = None,
-    teacher_mean: Annotated[str, typer.Option(help="Of its input, in units of 0 to 255.")] = _HALF,
-    teacher_std: Annotated[str, typer.Option(help="Of its input, in units of 0 to 255.")] = _HALF,
+    teacher_mean: Annotated[str, typer.Option(help="Of its input, in units of 0 to 255.")] = HALF,
+    teacher_std: Annotated[str, typer.Option(help="Of its input, in units of 0 to 255.")] = HALF,
     teacher_color: Annotated[Color, typer.Option(help="Order of its channels.")] = Color.rgb,
     targets: Annotated[Path | None, typer.Option(help="Folder for the teacher's embeddings (default: OUT).")] = None,
     trunk_outputs: Annotated[
@@ -159,7 +149,7 @@ def fit(
     from btnet_train.fit import fit as carry_out
     from btnet_train.trainer import Execution
 
-    if teacher is None and (targets, teacher_mean, teacher_std, teacher_color) != (None, _HALF, _HALF, Color.rgb):
+    if teacher is None and (targets, teacher_mean, teacher_std, teacher_color) != (None, HALF, HALF, Color.rgb):
         raise typer.BadParameter("--targets and --teacher-mean, -std and -color are for a --teacher: give it, too")
     plan = recipes.load(recipe, dict(map(_parse_change, changes or [])))
     faces, kept = _open_faces(data or [], unlabeled or [], shared_identities, held_out)
