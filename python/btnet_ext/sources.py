@@ -76,6 +76,7 @@ def decode(source: Source) -> Pixels:
 
 def upright(image: Image.Image, name: str) -> Image.Image:
     """Turn an image as its EXIF orientation says; with damaged EXIF it stays as it lies, and the log says so."""
+    image.load()  # now: a PNG is read to its end for its EXIF, and what is wrong with its pixels must come out
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT)
     except Exception as error:  # noqa: BLE001 - Pillow's reader raises errors of all kinds
