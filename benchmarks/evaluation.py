@@ -22,10 +22,10 @@ import numpy as np
 import common
 from btnet_eval.cache import EmbeddingCache
 from btnet_eval.datasets.images import open_images
+from btnet_eval.embedder import Embedder
 from btnet_eval.identification import search
 from btnet_eval.models import Model, open_model
 from btnet_eval.roc import compare_all
-from btnet_eval.session import embed_at
 from comparing import refuse_others
 from publish import publish
 
@@ -43,10 +43,10 @@ def embed(model: Model, faces: Path) -> dict[str, float]:
     """Seconds of the first and of the second time."""
     seconds = {}
     with open_images(faces) as images, tempfile.TemporaryDirectory() as folder:
-        cache, names = EmbeddingCache(folder), images.names()
+        embedder, names = Embedder(model, EmbeddingCache(folder)), images.names()
         for turn in ("first", "again"):
             start = time.perf_counter()
-            embed_at(model, images, names, RESOLUTIONS, cache)
+            embedder.at(images, names, RESOLUTIONS)
             seconds[turn] = time.perf_counter() - start
     return seconds
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from btnet_eval.cache import EmbeddingCache
 from btnet_eval.datasets.images import open_images
+from btnet_eval.embedder import Embedder
 from btnet_eval.gains import cross_resolution_gain, same_resolution_gain
 from btnet_eval.models import Model, open_model
 from btnet_eval.onnx_network import Preprocessing
@@ -70,7 +71,7 @@ def accuracies(model: Model, data: Path) -> dict[str, dict[str, float]]:
     pairs = read_pairs(data / "celeba/val_pairs.tsv")
     result = {}
     with open_images(data / "celeba/val112.zip") as images, tempfile.TemporaryDirectory() as folder:
-        found = embed_pairs(model, pairs, images, (112, *SIDES), EmbeddingCache(folder))
+        found = embed_pairs(Embedder(model, EmbeddingCache(folder)), pairs, images, (112, *SIDES))
         for first, second in COLUMNS:
             sides = {r: (found.first[r], found.second[r]) for r in (first, second)}
             measured = cross_resolution(sides[first], sides[second], pairs.same, pairs.folds)

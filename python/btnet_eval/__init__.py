@@ -5,7 +5,7 @@ verification and gains need NumPy alone, the others the extra `eval`: `pip insta
 btnet_eval.base             images, embeddings, errors of data
 btnet_eval.models           bundles and ONNX files as models
 btnet_eval.onnx_network     what a face model in ONNX must be
-btnet_eval.cache            embeddings on disk, resumed
+btnet_eval.cache            embeddings on disk, resumed; embedder: of a model, of named images
 btnet_eval.datasets         readers of the public benchmarks' files
 btnet_eval.people           images with a folder a person
 btnet_eval.protocols        at which resolutions images are shown (Knoche et al.)

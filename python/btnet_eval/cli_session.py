@@ -18,9 +18,10 @@ from btnet_ext.errors import BtnetError
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+    from btnet_eval.embedder import Progress
     from btnet_eval.models import Model
     from btnet_eval.onnx_network import Preprocessing
-    from btnet_eval.session import Progress, Run, Session
+    from btnet_eval.session import Run, Session
 
 
 class Interrupted(Exception):

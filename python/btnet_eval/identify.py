@@ -13,16 +13,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from btnet_eval.base import DataError, Problems, Rows
-from btnet_eval.cache import EmbeddingCache
 from btnet_eval.datasets.images import NamedImages
 from btnet_eval.datasets.lists import Labeled
 from btnet_eval.datasets.survface import OpenSet
+from btnet_eval.embedder import Embedder
 from btnet_eval.identification import Identification, identify
-from btnet_eval.models import Model
 from btnet_eval.people import in_folders, person_of
 from btnet_eval.plots import resolution_plot
 from btnet_eval.report import Section, percent
-from btnet_eval.session import Progress, Session, embed_at
+from btnet_eval.session import Session
 from btnet_eval.templates import prototypes
 
 RANKS = (1, 5, 10)
@@ -109,17 +108,12 @@ def search_prototypes(people: OpenSet, gallery: Rows, probes: Rows) -> Identific
 
 
 def embed_open_set(
-    model: Model,
-    people: OpenSet,
-    images: NamedImages,
-    resolutions: Sequence[int],
-    cache: EmbeddingCache,
-    progress: Progress | None = None,
+    embedder: Embedder, people: OpenSet, images: NamedImages, resolutions: Sequence[int]
 ) -> OpenSetEmbeddings:
-    """Embed all images at each resolution. Raises as `EmbeddingCache.rows`, and DataError."""
+    """Embed all images at each resolution. Raises as `Embedder`."""
     # Sorted, as `verify` has them: who measures both on the same images embeds them once.
     names = sorted({*people.gallery.names, *people.mated.names, *people.unmated})
-    return OpenSetEmbeddings(people, names, embed_at(model, images, names, resolutions, cache, progress))
+    return OpenSetEmbeddings(people, names, embedder.at(images, names, resolutions))
 
 
 def rates(found: Identification) -> dict[str, float]:
@@ -146,9 +140,9 @@ def write_identification(session: Session, images: NamedImages, people: OpenSet,
     pairs = [(descending[0], r) for r in descending] + [(r, r) for r in descending[1:]]
     session.note(images, [*people.gallery.names, *people.mated.names, *people.unmated])
     numbers: dict[str, dict[str, dict[str, float]]] = {}
-    for model in session.models:
-        embedded = embed_open_set(model, people, images, descending, session.cache, session.progress)
-        numbers[model.name] = {f"{r1}&{r2}": rates(embedded.search(r1, r2)) for r1, r2 in pairs}
+    for embedder in session.embedders:
+        embedded = embed_open_set(embedder, people, images, descending)
+        numbers[embedder.model.name] = {f"{r1}&{r2}": rates(embedded.search(r1, r2)) for r1, r2 in pairs}
     sections = [
         replace(counts := counts_section(people), note=f"{counts.note} {_split_in_words(people)}"),
         *_rate_sections(numbers),

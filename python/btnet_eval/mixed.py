@@ -14,14 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from btnet_eval.base import DataError, Image, Problems
-from btnet_eval.cache import EmbeddingCache, Images
+from btnet_eval.cache import Images
 from btnet_eval.datasets.images import NamedImages
 from btnet_eval.datasets.lists import known_pairs
+from btnet_eval.embedder import Embedder, Progress
 from btnet_eval.models import Model
 from btnet_eval.onnx_network import CANONICAL
 from btnet_eval.protocols import PROTOCOLS, generate
 from btnet_eval.report import Section
-from btnet_eval.session import Progress, Session, labelled
+from btnet_eval.session import Session
 from btnet_eval.verification import Accuracy, Pairs, accuracy
 from btnet_eval.verify import distinct_names, usable_pairs
 from btnet_ext import degrade, resize
@@ -79,10 +80,8 @@ def reduced(model: Model, image: Image, resolution: int) -> Image:
     return degrade(image, resolution, canonical=CANONICAL)
 
 
-def measure_mixed(
-    model: Model, mixed: MixedPairs, images: NamedImages, cache: EmbeddingCache, progress: Progress | None = None
-) -> dict[str, Accuracy]:
-    """Accuracy in folds, by protocol. Raises as `EmbeddingCache.rows` and `verification.accuracy`, and DataError."""
+def measure_mixed(embedder: Embedder, mixed: MixedPairs, images: NamedImages) -> dict[str, Accuracy]:
+    """Accuracy in folds, by protocol. Raises as `Embedder` and `verification.accuracy`."""
     pairs = mixed.pairs
     names = [name for both in zip(pairs.paths_a, pairs.paths_b, strict=True) for name in both]
     digest = images.digest(names)
@@ -90,11 +89,10 @@ def measure_mixed(
     for protocol, resolutions in mixed.resolutions.items():
 
         def read(index: int, resolutions: npt.NDArray[np.int64] = resolutions) -> Image:
-            return reduced(model, images.read(names[index]), int(resolutions[index]))
+            return reduced(embedder.model, images.read(names[index]), int(resolutions[index]))
 
         key = hashlib.sha256(f"reduced {digest} ".encode() + resolutions.astype("<i8").tobytes()).hexdigest()
-        report = labelled(progress, f"{model.name}, {protocol}")
-        rows = cache.rows(model, Images(key, names, read), None, progress=report)
+        rows = embedder.rows(Images(key, names, read), what=f", {protocol}")
         found[protocol] = accuracy(rows[0::2], rows[1::2], pairs.same, pairs.folds)
     return found
 
@@ -109,9 +107,7 @@ def write_mixed(session: Session, mixed: MixedPairs, images: NamedImages) -> Pat
     if not mixed.pairs.in_folds:
         raise DataError(f"{mixed.pairs.where}: all pairs are in one fold, expected two at least for an accuracy")
     session.note(images, distinct_names(mixed.pairs))
-    measured = {
-        model.name: measure_mixed(model, mixed, images, session.cache, session.progress) for model in session.models
-    }
+    measured = {embedder.model.name: measure_mixed(embedder, mixed, images) for embedder in session.embedders}
     protocols = mixed.resolutions
     rows = [
         [name, *(f"{100 * value.mean:.2f} ± {100 * value.std:.2f}" for value in values.values())]

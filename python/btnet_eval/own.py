@@ -20,15 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btnet_eval.base import DataError, Rows
-from btnet_eval.cache import EmbeddingCache, Images
 from btnet_eval.datasets.images import NamedImages
-from btnet_eval.models import Model
+from btnet_eval.embedder import Embedder
 from btnet_eval.own_pairs import OwnPairs, make_pairs
 from btnet_eval.people import Faces, read_faces
 from btnet_eval.plots import resolution_plot
 from btnet_eval.recommendations import allows
 from btnet_eval.report import Result, Section, percent
-from btnet_eval.session import Progress, Session, embed_reduced, labelled
+from btnet_eval.session import Session
 from btnet_eval.thresholds import Threshold, recommend
 from btnet_eval.verification import accuracy, cosine_similarities
 from btnet_ext import InvalidOption
@@ -67,7 +66,7 @@ class Options:
 class OwnFaces:
     """What is measured. images: named PERSON/FILE, as `open_images` names them in a folder a person."""
 
-    model: Model
+    embedder: Embedder
     images: NamedImages
     options: Options = Options()
 
@@ -90,16 +89,14 @@ class Step:
     threshold: Threshold | None
 
 
-def measure_own(
-    inputs: OwnFaces, faces: Faces, cache: EmbeddingCache, progress: Progress | None = None
-) -> tuple[float, dict[str, list[Step]]]:
+def measure_own(inputs: OwnFaces, faces: Faces) -> tuple[float, dict[str, list[Step]]]:
     """Measure all sizes, from the largest down, against originals and with both images reduced.
 
     Returns the FAR of the thresholds and the steps by `ORIGINAL` and `REDUCED`. The FAR is that of the options if there
     are impostor pairs enough for it at any size (see `recommendations.allows`), otherwise the lowest of 0.5, 0.2, 0.1,
-    0.05 and so on that they are enough for. Raises as `EmbeddingCache.rows`, and DataError if nothing can be measured.
+    0.05 and so on that they are enough for. Raises as `Embedder`, and DataError if nothing can be measured.
     """
-    ladder = _Ladder(inputs, faces, cache, progress)
+    ladder = _Ladder(inputs, faces)
     sizes = sorted(inputs.options.sizes, reverse=True)
     pairs = {size: ladder.pairs(size) for size in sizes}
     impostors = max(int((~of_size.same).sum()) for of_size in pairs.values())
@@ -130,15 +127,13 @@ def measure_own(
 class _Ladder:
     """Embeddings and pairs of the images that have a part at each size."""
 
-    def __init__(self, inputs: OwnFaces, faces: Faces, cache: EmbeddingCache, progress: Progress | None) -> None:
-        self._inputs, self._faces, self._cache, self._progress = inputs, faces, cache, progress
+    def __init__(self, inputs: OwnFaces, faces: Faces) -> None:
+        self._inputs, self._faces = inputs, faces
 
     @cached_property
     def originals(self) -> Rows:
         """(n, D), of all images as they are."""
-        model, images, names = self._inputs.model, self._inputs.images, self._faces.names
-        task = Images(images.digest(names), names, lambda index: images.read(names[index]))
-        return self._cache.rows(model, task, None, progress=labelled(self._progress, f"{model.name} at full size"))
+        return self._inputs.embedder.whole(self._inputs.images, self._faces.names)
 
     def chosen(self, size: int) -> NDArray[np.intp]:
         """The images that are not smaller."""
@@ -160,7 +155,7 @@ class _Ladder:
             rows: Rows = self.originals[chosen]
             return rows
         names = [self._faces.names[place] for place in chosen]
-        return embed_reduced(self._inputs.model, self._inputs.images, names, [size], self._cache, self._progress)[size]
+        return self._inputs.embedder.reduced(self._inputs.images, names, [size])[size]
 
 
 def _step(size: int, images: int, pairs: OwnPairs, directions: Sequence[tuple[Rows, Rows]], far: float) -> Step:
@@ -208,13 +203,13 @@ def write_own(session: Session, images: NamedImages, options: Options = Options(
     """
     if len(session.models) > 1:
         raise InvalidOption(f"model must be one, not {', '.join(model.name for model in session.models)}")
-    inputs = OwnFaces(session.models[0], images, options)
+    inputs = OwnFaces(session.embedders[0], images, options)
     faces = read_faces(images, session.problems, session.progress)
     session.note(images, faces.names)
-    far, steps = measure_own(inputs, faces, session.cache, session.progress)
+    far, steps = measure_own(inputs, faces)
     numbers = {
         "folder": inputs.images.where,
-        "model": inputs.model.name,
+        "model": inputs.embedder.model.name,
         "people": len(faces.people),
         "images": len(faces.names),
         "options": asdict(options),

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from btnet_eval.base import DataError, Problems
 from btnet_eval.datasets.images import NamedImages
-from btnet_eval.session import Progress, image_sizes
+from btnet_eval.embedder import Progress
+from btnet_eval.session import image_sizes
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from btnet_eval.base import DataError
 from btnet_eval.datasets.images import NamedImages
 from btnet_eval.plots import embedding_plot
 from btnet_eval.report import Cell, Section
-from btnet_eval.session import Session, embed_at, image_sizes
+from btnet_eval.session import Session, image_sizes
 from btnet_eval.verification import cosine_similarities
 from btnet_ext import InvalidOption
 
@@ -34,7 +34,7 @@ def write_projection(
     Raises:
         InvalidOption: another number of resolutions or images.
         DataError: fewer than five embeddings can be drawn.
-        OSError: from the file system; and what `EmbeddingCache.rows` raises.
+        OSError: from the file system; and what `Embedder` raises.
     """
     if not 1 <= len(set(resolutions)) == len(resolutions) <= _MOST_RESOLUTIONS:
         raise InvalidOption(
@@ -51,14 +51,14 @@ def write_projection(
     session.note(images, names)
     figures: list[Section] = []
     table: list[list[Cell]] = []
-    for number, model in enumerate(session.models, start=1):
-        rows = embed_at(model, images, names, descending, session.cache, session.progress)
+    for number, embedder in enumerate(session.embedders, start=1):
+        name, rows = embedder.model.name, embedder.at(images, names, descending)
         figure = embedding_plot(np.concatenate(list(rows.values())), np.repeat(descending, len(names)), seed=seed)
         png = session.draw(f"projection_{number}", figure)
-        figures.append(Section(f"Embeddings of {model.name}", [], [], f"t-SNE from seed {seed}.", png))
+        figures.append(Section(f"Embeddings of {name}", [], [], f"t-SNE from seed {seed}.", png))
         for r in descending:
             similar = cosine_similarities(rows[r], rows[descending[0]])
-            table.append([model.name, r, float(similar.mean()), float(similar.std()), float(similar.min())])
+            table.append([name, r, float(similar.mean()), float(similar.std()), float(similar.min())])
     columns = ["model", "resolution", "mean", "deviation", "lowest"]
     note = f"Cosine similarity with the same image's embedding at {descending[0]} px, of {len(names)} images."
     rows_of_table = [dict(zip(columns, row, strict=True)) for row in table]

@@ -23,13 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btnet_eval.base import DataError
-from btnet_eval.cache import EmbeddingCache
 from btnet_eval.datasets.images import NamedImages
-from btnet_eval.models import Model
+from btnet_eval.embedder import Embedder
 from btnet_eval.people import Faces
 from btnet_eval.report import Cell, Section
 from btnet_eval.roc import Threshold
-from btnet_eval.session import Progress, Session, embed_reduced
+from btnet_eval.session import Session
 from btnet_eval.thresholds import Table, table, table_of_people
 from btnet_eval.verification import Pairs
 from btnet_eval.verify import PairEmbeddings, distinct_names
@@ -82,9 +81,9 @@ class LabeledPairs:
         """How many pairs are of different persons."""
         return int((~self.pairs.same).sum())
 
-    def table(self, model: Model, fars: Sequence[float], cache: EmbeddingCache, progress: Progress | None) -> Table:
+    def table(self, embedder: Embedder, fars: Sequence[float]) -> Table:
         """`thresholds.table` of the pairs."""
-        at_sizes = embed_reduced(model, self.images, self.names, self.sizes, cache, progress)
+        at_sizes = embedder.reduced(self.images, self.names, self.sizes)
         rows = PairEmbeddings(self.pairs, self.names, at_sizes)
         return table(rows.first, rows.second, self.pairs.same, fars)
 
@@ -114,9 +113,9 @@ class LabeledPeople:
         of_first, of_second = (np.bincount(self.faces.persons[half], minlength=people) for half in (first, second))
         return len(first) * len(second) - int(of_first @ of_second)
 
-    def table(self, model: Model, fars: Sequence[float], cache: EmbeddingCache, progress: Progress | None) -> Table:
+    def table(self, embedder: Embedder, fars: Sequence[float]) -> Table:
         """`thresholds.table_of_people` of the halves."""
-        rows = embed_reduced(model, self.images, self.names, self.sizes, cache, progress)
+        rows = embedder.reduced(self.images, self.names, self.sizes)
         persons = self.faces.persons
         first, second = ((persons[half], {size: at[half] for size, at in rows.items()}) for half in self._halves)
         return table_of_people(*first, *second, fars)
@@ -132,23 +131,18 @@ class LabeledPeople:
 
 
 def recommend_thresholds(
-    model: Model,
-    labeled: LabeledPairs | LabeledPeople,
-    cache: EmbeddingCache,
-    progress: Progress | None = None,
-    *,
-    fars: Sequence[float] = FARS,
+    embedder: Embedder, labeled: LabeledPairs | LabeledPeople, fars: Sequence[float] = FARS
 ) -> Recommendations:
     """Measure a model between all of the sizes, at all of fars, each above 0 and below 1.
 
     For a bundle, the sizes are those of `Model.ladder`: `write_thresholds` takes no others. Raises what
-    `EmbeddingCache.rows` raises, and InvalidOption for other fars.
+    `Embedder` raises, and InvalidOption for other fars.
     """
     if not fars or not all(0 < far < 1 for far in fars):
         raise InvalidOption(f"fars must be one or more numbers above 0 and below 1, not {list(fars)}")
     impostors = labeled.impostors
     allowed = [far for far in fars if allows(impostors, far)]
-    found = labeled.table(model, allowed, cache, progress)
+    found = labeled.table(embedder, allowed)
     thresholds = {
         far: {pair_name(*pair): of_pair[place] for pair, of_pair in found.items()} for place, far in enumerate(allowed)
     }
@@ -163,10 +157,7 @@ def write_recommendations(
     Returns the page's path, and what was found by model. Raises what `recommend_thresholds` raises, and OSError.
     """
     session.note(labeled.images, labeled.names)
-    found = {
-        model.name: recommend_thresholds(model, labeled, session.cache, session.progress, fars=fars)
-        for model in session.models
-    }
+    found = {embedder.model.name: recommend_thresholds(embedder, labeled, fars) for embedder in session.embedders}
     numbers = {
         name: {
             "impostors": of_model.impostors,

@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from btnet_eval.base import Rows
-from btnet_eval.cache import EmbeddingCache, Images
+from btnet_eval.cache import Images
 from btnet_eval.datasets.images import NamedImages
-from btnet_eval.models import Model
-from btnet_eval.session import Progress, labelled
+from btnet_eval.embedder import Embedder
 from btnet_ext.compare import INDICATORS
 
 _ROUNDINGS = ("floor", "near", "ceil")
@@ -92,38 +91,30 @@ class SelectedRows:
 
 
 def embed_selected(
-    model: Model,
-    images: NamedImages,
-    sizes: Mapping[str, tuple[int, int]],
-    strategies: Sequence[Strategy],
-    cache: EmbeddingCache,
-    progress: Progress | None = None,
+    embedder: Embedder, images: NamedImages, sizes: Mapping[str, tuple[int, int]], strategies: Sequence[Strategy]
 ) -> SelectedRows:
     """Embed the images named in `sizes`, which has their height and width, as each strategy selects.
 
     A model of several networks is shown each image as `Model.present` has it at the selected resolution. A model of one
-    network is shown the images as they are, and resizes them itself. Raises as `select` and `EmbeddingCache.rows`, and
+    network is shown the images as they are, and resizes them itself. Raises as `select` and `Embedder`, and
     ValueError for no strategy.
     """
     if not strategies:
         raise ValueError("strategies must be one at least")
     names = list(sizes)
     index = {name: place for place, name in enumerate(names)}
-    report = labelled(progress, model.name)
-    whole = images.digest(names)
-    if len(model.resolutions) == 1:
-        task = Images(whole, names, lambda index: images.read(names[index]))
-        rows = cache.rows(model, task, None, progress=report)
-        return SelectedRows(rows, index, {"one network": np.arange(len(names))})
-    selected = [select(list(sizes.values()), model.resolutions, strategy) for strategy in strategies]
+    available = embedder.model.resolutions
+    if len(available) == 1:
+        return SelectedRows(embedder.whole(images, names), index, {"one network": np.arange(len(names))})
+    selected = [select(list(sizes.values()), available, strategy) for strategy in strategies]
     # A pair of an image and a resolution as one number; the pairs of an image are neighbours.
-    base = max(model.resolutions) + 1
+    base = max(available) + 1
     codes = np.concatenate([np.arange(len(names)) * base + resolutions for resolutions in selected])
     pairs, places = np.unique(codes, return_inverse=True)
     of_image, resolutions = np.divmod(pairs, base)
-    digest = hashlib.sha256(f"{whole} ".encode() + of_image.astype("<i8").tobytes()).hexdigest()
+    digest = hashlib.sha256(f"{images.digest(names)} ".encode() + of_image.astype("<i8").tobytes()).hexdigest()
     of_pairs = [names[image] for image in of_image]
     task = Images(digest, of_pairs, lambda index: images.read(of_pairs[index]))
-    rows = cache.rows(model, task, resolutions, progress=report)
+    rows = embedder.rows(task, resolutions)
     by_strategy = zip(map(str, strategies), np.split(places, len(strategies)), strict=True)
     return SelectedRows(rows, index, dict(by_strategy))

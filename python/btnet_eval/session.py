@@ -1,29 +1,20 @@
 """What every report is made with: models, their embeddings on disk, what was read and left out, where it all goes."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from matplotlib.figure import Figure
 
-from btnet_eval.base import DataError, Image, Problems, Rows
-from btnet_eval.cache import EmbeddingCache, Images
+from btnet_eval.base import DataError, Problems
+from btnet_eval.cache import EmbeddingCache
 from btnet_eval.datasets.images import PROGRESS, NamedImages
+from btnet_eval.embedder import Embedder, Progress, labelled
 from btnet_eval.models import Model
 from btnet_eval.plots import save
 from btnet_eval.report import Section, write_report, write_result
-from btnet_ext import resize
-
-Progress: TypeAlias = Callable[[str, int, int], None]
-"""Is told what is being done, how much of it is done, and of how much."""
-
-
-def labelled(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
-    """What `EmbeddingCache.rows` tells of its progress, for a `Progress`; None for None."""
-    return None if progress is None else partial(progress, what)
 
 
 def image_sizes(
@@ -47,43 +38,6 @@ def image_sizes(
     if not sizes:
         raise DataError(f"{images.where}: none of {len(distinct)} images can be decoded")
     return sizes
-
-
-def embed_at(
-    model: Model,
-    images: NamedImages,
-    names: Sequence[str],
-    resolutions: Sequence[int],
-    cache: EmbeddingCache,
-    progress: Progress | None = None,
-) -> dict[int, Rows]:
-    """The embeddings (len(names), D) of named images, by resolution. Raises as `EmbeddingCache.rows`, and DataError."""
-    task = Images(images.digest(names), names, lambda index: images.read(names[index]))
-    return {r: cache.rows(model, task, r, progress=labelled(progress, f"{model.name} at {r} px")) for r in resolutions}
-
-
-def embed_reduced(
-    model: Model,
-    images: NamedImages,
-    names: Sequence[str],
-    sizes: Sequence[int],
-    cache: EmbeddingCache,
-    progress: Progress | None = None,
-) -> dict[int, Rows]:
-    """As `embed_at`, but with the images reduced to sizes, as a user has them: the model itself makes do with them.
-
-    So a bundle selects a branch for the size, and a model of one network enlarges the image again.
-    """
-    whole = images.digest(names)
-    found = {}
-    for size in sizes:
-
-        def read(index: int, size: int = size) -> Image:
-            return resize(images.read(names[index]), (size, size))
-
-        task = Images(f"{whole} reduced to {size} px", names, read)
-        found[size] = cache.rows(model, task, None, progress=labelled(progress, f"{model.name} at {size} px"))
-    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +98,11 @@ class Session(Run):
         if not names or len(set(names)) != len(names):
             given = ", ".join(names) or "none"
             raise ValueError(f"models must be one or more, each with a name of its own, not {given}")
+
+    @property
+    def embedders(self) -> list[Embedder]:
+        """One for each model, in order."""
+        return [Embedder(model, self.cache, self.progress) for model in self.models]
 
     def report(self, name: str, kind: str, numbers: Mapping[str, Any], sections: Sequence[Section]) -> Path:
         """`write` with the models of the session."""

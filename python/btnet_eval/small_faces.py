@@ -72,7 +72,7 @@ def write_survface(
     but for thresholds 0.001 apart with straight lines between them.
 
     Raises DataError for neither of both, for pairs of one kind, and if no image of one of the kinds can be decoded;
-    what `EmbeddingCache.rows` raises; ValueError for unknown strategies, and none; and OSError.
+    what `Embedder` raises; ValueError for unknown strategies, and none; and OSError.
     """
     parts = []
     if data.search is not None:
@@ -227,9 +227,11 @@ def _measure(
 ) -> _Numbers:
     session.note(images, list(sizes))
     numbers = {}
-    for model in session.models:
-        selected = embed_selected(model, images, sizes, strategies, session.cache, session.progress)
-        numbers[model.name] = {strategy: measure(partial(selected.of, strategy)) for strategy in selected.places}
+    for embedder in session.embedders:
+        selected = embed_selected(embedder, images, sizes, strategies)
+        numbers[embedder.model.name] = {
+            strategy: measure(partial(selected.of, strategy)) for strategy in selected.places
+        }
     return numbers
 
 

@@ -22,14 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btnet_eval.base import DataError, Image, Problems, Rows
-from btnet_eval.cache import EmbeddingCache, Images
+from btnet_eval.cache import Images
 from btnet_eval.datasets.align import align
 from btnet_eval.datasets.ijbc import Faces, TemplatePairs
 from btnet_eval.datasets.images import NamedImages
+from btnet_eval.embedder import Embedder, Progress, labelled
 from btnet_eval.models import Model
 from btnet_eval.plots import roc_plot
 from btnet_eval.report import Section, percent
-from btnet_eval.session import Progress, Session, image_sizes, labelled
+from btnet_eval.session import Session, image_sizes
 from btnet_eval.template_measures import FARS, FPIRS, RANKS, Identified, Measured, Search, mean, measure
 from btnet_eval.templates import Templates, aggregate
 
@@ -105,14 +106,9 @@ def usable_faces(faces: Faces, images: NamedImages, problems: Problems, progress
 
 
 def embed_faces(
-    model: Model,
-    data: TemplateData,
-    resolutions: Sequence[int],
-    aggregation: Aggregation,
-    cache: EmbeddingCache,
-    progress: Progress | None = None,
+    embedder: Embedder, data: TemplateData, resolutions: Sequence[int], aggregation: Aggregation
 ) -> TemplateEmbeddings:
-    """Embed all faces at each resolution, loose crops after alignment. Raises as `EmbeddingCache.rows`."""
+    """Embed all faces at each resolution, loose crops after alignment. Raises as `Embedder`."""
     faces = data.faces
     digest = data.images.digest(faces.names)
     if faces.points is not None:
@@ -125,11 +121,8 @@ def embed_faces(
         return np.ascontiguousarray(_face(data, index)[:, ::-1])
 
     def rows(what: str, images_digest: str, read_one: Callable[[int], Image]) -> dict[int, Rows]:
-        task, found = Images(images_digest, faces.names, read_one), {}
-        for r in resolutions:
-            report = labelled(progress, f"{model.name} at {r} px{what}")
-            found[r] = cache.rows(model, task, r, progress=report)
-        return found
+        task = Images(images_digest, faces.names, read_one)
+        return {r: embedder.rows(task, r, what=f" at {r} px{what}") for r in resolutions}
 
     originals = rows("", digest, read)
     mirrored = rows(", mirrored", f"mirrored {digest}", read_mirrored) if aggregation.flip else {}
@@ -152,10 +145,10 @@ def write_templates(session: Session, data: TemplateData, resolutions: Sequence[
         _check_lengths(session.models, data, descending[0])
     session.note(data.images, data.faces.names)
     measured = {}
-    for model in session.models:
-        embedded = embed_faces(model, data, descending, aggregation, session.cache, session.progress)
-        report = labelled(session.progress, f"{model.name}, settings measured")
-        measured[model.name] = _measure_settings(embedded, data, descending, aggregation.flip, report)
+    for embedder in session.embedders:
+        embedded = embed_faces(embedder, data, descending, aggregation)
+        report = labelled(session.progress, f"{embedder.model.name}, settings measured")
+        measured[embedder.model.name] = _measure_settings(embedded, data, descending, aggregation.flip, report)
     sections = [_data_section(data, aggregation)]
     if data.pairs is not None:
         sections += [_tar_section(measured), _roc_section(session, measured, descending)]

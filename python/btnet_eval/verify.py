@@ -12,13 +12,12 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from btnet_eval.base import DataError, Problems, Rows
-from btnet_eval.cache import EmbeddingCache
 from btnet_eval.datasets.images import NamedImages
-from btnet_eval.models import Model
+from btnet_eval.embedder import Embedder, Progress
 from btnet_eval.plots import distance_violins, resolution_plot, roc_plot
 from btnet_eval.report import Section
 from btnet_eval.roc import roc, tar_at_far
-from btnet_eval.session import Progress, Session, embed_at, image_sizes
+from btnet_eval.session import Session, image_sizes
 from btnet_eval.verification import Pairs, accuracy, cosine_similarities, cross_resolution
 
 FARS = (1e-1, 1e-2, 1e-3)
@@ -91,17 +90,10 @@ def distinct_names(pairs: Pairs) -> list[str]:
     return sorted({*pairs.paths_a, *pairs.paths_b})
 
 
-def embed_pairs(
-    model: Model,
-    pairs: Pairs,
-    images: NamedImages,
-    resolutions: Sequence[int],
-    cache: EmbeddingCache,
-    progress: Progress | None = None,
-) -> PairEmbeddings:
-    """Embed all images of the pairs at each resolution. Raises as `EmbeddingCache.rows`, and DataError."""
+def embed_pairs(embedder: Embedder, pairs: Pairs, images: NamedImages, resolutions: Sequence[int]) -> PairEmbeddings:
+    """Embed all images of the pairs at each resolution. Raises as `Embedder`."""
     names = distinct_names(pairs)
-    return PairEmbeddings(pairs, names, embed_at(model, images, names, resolutions, cache, progress))
+    return PairEmbeddings(pairs, names, embedder.at(images, names, resolutions))
 
 
 def write_verification(session: Session, pairs: Pairs, images: NamedImages, resolutions: Sequence[int]) -> Path:
@@ -113,10 +105,7 @@ def write_verification(session: Session, pairs: Pairs, images: NamedImages, reso
     pairs.check_kinds()
     descending = sorted(resolutions, reverse=True)
     session.note(images, distinct_names(pairs))
-    embedded = {
-        model.name: embed_pairs(model, pairs, images, descending, session.cache, session.progress)
-        for model in session.models
-    }
+    embedded = {embedder.model.name: embed_pairs(embedder, pairs, images, descending) for embedder in session.embedders}
     measured = {
         name: {(r1, r2): rows.measure(r1, r2) for r1, r2 in combinations_with_replacement(descending, 2)}
         for name, rows in embedded.items()

@@ -6,8 +6,9 @@ from typing import Any
 
 from btnet_eval.base import Problems
 from btnet_eval.cache import EmbeddingCache
+from btnet_eval.embedder import Progress
 from btnet_eval.models import Model
-from btnet_eval.session import Progress, Session
+from btnet_eval.session import Session
 
 COMMAND = ["btnet-eval", "a test"]
 

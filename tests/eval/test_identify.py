@@ -16,6 +16,7 @@ from btnet_eval.base import DataError, Problems
 from btnet_eval.cache import EmbeddingCache
 from btnet_eval.datasets.images import NamedImages, open_images
 from btnet_eval.datasets.survface import OpenSet
+from btnet_eval.embedder import Embedder
 from btnet_eval.identify import embed_open_set, rates, split_gallery, write_identification
 from btnet_eval.models import Model, open_model
 from btnet_eval.session import image_sizes
@@ -203,7 +204,7 @@ def counted(
 
 
 def test_numbers(tmp_path: Path, images: NamedImages, people: OpenSet) -> None:
-    rows = embed_open_set(MODEL, people, images, [112, 6], EmbeddingCache(tmp_path))
+    rows = embed_open_set(Embedder(MODEL, EmbeddingCache(tmp_path)), people, images, [112, 6])
     show = {r: lambda image, r=r: degrade(image, r) for r in (112, 6)}
     for r1, r2 in ((112, 112), (112, 6), (6, 6), (6, 112)):
         found = rates(rows.search(r1, r2))
@@ -221,7 +222,7 @@ def test_branches_are_shown_their_resolution(tmp_path: Path, images: NamedImages
         return mean_colours(shown)
 
     model = Model("branches", embed, "3", (7, 112))
-    rows = embed_open_set(model, people, images, [7, 56], EmbeddingCache(tmp_path))
+    rows = embed_open_set(Embedder(model, EmbeddingCache(tmp_path)), people, images, [7, 56])
     assert sizes == {(7, 7, 3), (112, 112, 3)}
     shown = (lambda image: degrade(image, 56)), (lambda image: resize(image, (7, 7)))
     assert rates(rows.search(56, 7)) == counted(images, people, shown)
@@ -240,7 +241,7 @@ def test_report(tmp_path: Path, images: NamedImages, people: OpenSet) -> None:
     result = json.loads((tmp_path / "out" / "identification.json").read_text())
     assert result["models"] == {"colours": "1", "grey": "2"}
     assert result["problems"]["count"] == 1
-    rows = embed_open_set(MODEL, people, images, [112, 28, 6], EmbeddingCache(tmp_path / "cache"))
+    rows = embed_open_set(Embedder(MODEL, EmbeddingCache(tmp_path / "cache")), people, images, [112, 28, 6])
     pairs = [(112, 112), (112, 28), (112, 6), (28, 28), (6, 6)]
     assert list(result["numbers"]["colours"]) == ["{}&{}".format(*pair) for pair in pairs]
     tables = {section["title"]: section for section in result["sections"]}
@@ -301,7 +302,7 @@ def test_no_such_resolution(tmp_path: Path, images: NamedImages, people: OpenSet
 
 def test_a_probe_of_no_pixels(tmp_path: Path, images: NamedImages, people: OpenSet) -> None:
     with pytest.raises(InvalidOption, match="resolution is 0, expected a whole number of pixels from 1"):
-        embed_open_set(MODEL, people, images, [0], EmbeddingCache(tmp_path))
+        embed_open_set(Embedder(MODEL, EmbeddingCache(tmp_path)), people, images, [0])
 
 
 def test_a_bundle(tmp_path: Path, small_bundle: Path) -> None:

@@ -16,6 +16,7 @@ from sessions import session_in
 from btnet_eval.base import DataError, Problems
 from btnet_eval.cache import EmbeddingCache
 from btnet_eval.datasets.images import open_images
+from btnet_eval.embedder import Embedder
 from btnet_eval.models import Model, open_model
 from btnet_eval.own import (
     ORIGINAL,
@@ -79,17 +80,17 @@ def options_of(**changes: Any) -> Options:
     return Options(**(defaults | changes))
 
 
-def inputs_of(folder: Path, model: Model = MODEL, **changes: Any) -> OwnFaces:
-    return OwnFaces(model, open_images(folder), options_of(**changes))
+def inputs_of(folder: Path, cache: Path, model: Model = MODEL, **changes: Any) -> OwnFaces:
+    return OwnFaces(Embedder(model, EmbeddingCache(cache)), open_images(folder), options_of(**changes))
 
 
-def measured(inputs: OwnFaces, cache: Path) -> tuple[float, dict[str, list[Step]]]:
-    return measure_own(inputs, read_faces(inputs.images, Problems()), EmbeddingCache(cache))
+def measured(inputs: OwnFaces) -> tuple[float, dict[str, list[Step]]]:
+    return measure_own(inputs, read_faces(inputs.images, Problems()))
 
 
 def test_rejects_by_hand(tmp_path: Path, folder: Path) -> None:
     """With so few images all pairs are taken, so that the pairs' order and folds do not matter here."""
-    far, steps = measured(inputs_of(folder), tmp_path)
+    far, steps = measured(inputs_of(folder, tmp_path))
     assert far == 0.01
     assert [step.size for step in steps[ORIGINAL]] == [24, 6, 2]
     names = [(person, f"p{person}/{number}.png") for person in range(PEOPLE) for number in range(EACH)]
@@ -128,8 +129,8 @@ def test_images_that_are_too_small_have_no_part(tmp_path: Path) -> None:
         (small / person).rename(faces / f"small {person}")
     wide = np.asarray(Image.open(faces / "p0" / "0.png").resize((40, 11)))
     (faces / "p0" / "0.png").write_bytes(png(wide))
-    inputs = inputs_of(faces, sizes=(24, 12, 11, 25), far=0.01)
-    _, steps = measured(inputs, tmp_path / "cache")
+    inputs = inputs_of(faces, tmp_path / "cache", sizes=(24, 12, 11, 25), far=0.01)
+    _, steps = measured(inputs)
     assert [(step.size, step.images) for step in steps[REDUCED]] == [(25, 0), (24, 17), (12, 23), (11, 24)]
     assert [(step.size, step.genuine, step.impostors) for step in steps[REDUCED]] == [
         (25, 0, 0),
@@ -161,8 +162,8 @@ def test_accuracy_by_hand(tmp_path: Path) -> None:
         (Model("known", known, "known", (112,)), 1.0),
         (Model("blind", lambda shown: np.ones((len(shown), 3), np.float32), "blind", (112,)), 0.5),
     ):
-        inputs = inputs_of(faces, model, sizes=(SIDE,))
-        _, steps = measured(inputs, tmp_path / "cache")
+        inputs = inputs_of(faces, tmp_path / "cache", model, sizes=(SIDE,))
+        _, steps = measured(inputs)
         for of_kind in steps.values():
             assert (of_kind[0].accuracy, of_kind[0].std) == (expected, 0)
             assert of_kind[0].threshold is not None
@@ -220,7 +221,7 @@ def test_exactly_the_allowed_part_of_pairs_is_allowed(genuine: int) -> None:
 
 
 def test_report(tmp_path: Path, folder: Path) -> None:
-    inputs = inputs_of(folder, rejects=0.5)
+    inputs = inputs_of(folder, tmp_path / "cache", rejects=0.5)
     problems = Problems()
     problems.report("something")
     seen: list[tuple[str, int, int]] = []
@@ -234,7 +235,7 @@ def test_report(tmp_path: Path, folder: Path) -> None:
         *(f"checks at {at}" for at in ("full size", "6 px", "2 px")),
     }
     result = json.loads((tmp_path / "out" / "own.json").read_text())
-    _, steps = measured(inputs, tmp_path / "cache")
+    _, steps = measured(inputs)
     for kind, of_kind in steps.items():
         for step, numbers in zip(of_kind, result["numbers"]["steps"][kind], strict=True):
             assert Step(**numbers | {"threshold": Threshold(**numbers["threshold"])}) == step
@@ -275,8 +276,8 @@ def test_report(tmp_path: Path, folder: Path) -> None:
 
 def test_a_real_bundle_selects_the_branches(tmp_path: Path, small_bundle: Path, folder: Path) -> None:
     model = open_model(small_bundle, flip=True)
-    inputs = inputs_of(folder, model, sizes=(20, 5), far=0.05)
-    _, steps = measured(inputs, tmp_path)
+    inputs = inputs_of(folder, tmp_path, model, sizes=(20, 5), far=0.05)
+    _, steps = measured(inputs)
     engine = Engine(small_bundle)
     images = inputs.images
     names = images.names()
@@ -337,9 +338,9 @@ def test_few_people_are_said_to_be_in_several_folds(tmp_path: Path) -> None:
     [([4], "two persons or more, but has only p0"), ([1, 1, 1], "nobody has two images"), ([2, 1], None)],
 )
 def test_too_few_faces(tmp_path: Path, counts: list[int], message: str | None) -> None:
-    inputs = inputs_of(write_faces(tmp_path / "faces", counts), far=0.5)
+    inputs = inputs_of(write_faces(tmp_path / "faces", counts), tmp_path / "cache", far=0.5)
     if message is None:
-        _, steps = measured(inputs, tmp_path / "cache")
+        _, steps = measured(inputs)
         assert steps[REDUCED][0].accuracy is None
         assert steps[REDUCED][0].threshold is not None
     else:
@@ -353,9 +354,9 @@ def test_wrong_folders(tmp_path: Path, folder: Path) -> None:
     (flat / "a.png").write_bytes((folder / "p0" / "0.png").read_bytes())
     with pytest.raises(DataError, match="two persons or more, but has none"):
         read_faces(open_images(flat), Problems())
-    large = inputs_of(folder, sizes=(100, 30))
+    large = inputs_of(folder, tmp_path / "cache", sizes=(100, 30))
     with pytest.raises(DataError, match="at none of 100, 30 px are there images enough"):
-        measured(large, tmp_path / "cache")
+        measured(large)
 
 
 @pytest.mark.parametrize(

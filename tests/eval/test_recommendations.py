@@ -18,6 +18,7 @@ from sessions import session_in
 from btnet_eval.base import DataError, Problems
 from btnet_eval.cache import EmbeddingCache
 from btnet_eval.datasets.images import NamedImages, open_images
+from btnet_eval.embedder import Embedder
 from btnet_eval.models import Model, open_model
 from btnet_eval.people import read_faces
 from btnet_eval.recommendations import (
@@ -96,7 +97,7 @@ def by_hand(genuine: np.ndarray, impostors: np.ndarray, far: float) -> tuple[flo
 
 def test_against_sorted_scores(tmp_path: Path, images: NamedImages) -> None:
     inputs = labeled(images, 300)
-    found = recommend_thresholds(MODEL, inputs, EmbeddingCache(tmp_path), fars=(0.1, 0.01, 0.001))
+    found = recommend_thresholds(Embedder(MODEL, EmbeddingCache(tmp_path)), inputs, fars=(0.1, 0.01, 0.001))
     assert (found.impostors, found.left_out) == (300, (0.001,))
     assert list(found.thresholds) == [0.1, 0.01]
     for pair, thresholds in ((name, [found.thresholds[far][name] for far in (0.1, 0.01)]) for name in ("7&7", "40&7")):
@@ -119,7 +120,7 @@ def test_against_sorted_scores(tmp_path: Path, images: NamedImages) -> None:
 
 def test_the_pairs_count_and_not_their_scores(tmp_path: Path, images: NamedImages) -> None:
     """Sixty impostor pairs give 120 scores between two resolutions, and still no threshold at FAR 0.01."""
-    found = recommend_thresholds(MODEL, labeled(images, 60), EmbeddingCache(tmp_path), fars=(0.02, 0.01))
+    found = recommend_thresholds(Embedder(MODEL, EmbeddingCache(tmp_path)), labeled(images, 60), fars=(0.02, 0.01))
     assert found.left_out == (0.01,)
     assert found.thresholds.keys() == {0.02}
     assert found.thresholds[0.02]["40&7"].impostors == 120
@@ -141,7 +142,7 @@ def test_report(tmp_path: Path, images: NamedImages) -> None:
     result = json.loads((tmp_path / "out" / "thresholds.json").read_text())
     assert result["models"] == {"quarters": "quarters", "grey": "grey"}
     text = (tmp_path / "out" / "thresholds.md").read_text()
-    found = recommend_thresholds(MODEL, inputs, EmbeddingCache(tmp_path / "cache"))
+    found = recommend_thresholds(Embedder(MODEL, EmbeddingCache(tmp_path / "cache")), inputs)
     assert recommended["quarters"] == found
     numbers = result["numbers"]["quarters"]
     assert numbers["impostors"] == 200
@@ -200,7 +201,7 @@ def test_compare_reads_what_was_measured(tmp_path: Path, small_bundle: Path, ima
     assert model.ladder == SIZES
     assert model.engine is not None
     inputs = labeled(images, 120, model.ladder)
-    found = recommend_thresholds(model, inputs, EmbeddingCache(tmp_path / "cache"), fars=(1e-2, 1e-3))
+    found = recommend_thresholds(Embedder(model, EmbeddingCache(tmp_path / "cache")), inputs, fars=(1e-2, 1e-3))
     path = write_thresholds(model.engine, found, flip=True, out=tmp_path / "copy.btnet")
     engine = Engine(path)
     for number in range(12):
@@ -222,7 +223,7 @@ def test_compare_reads_what_was_measured(tmp_path: Path, small_bundle: Path, ima
 def test_images_are_reduced_and_the_model_selects(tmp_path: Path, small_bundle: Path, images: NamedImages) -> None:
     """At 29 px a bundle is measured by what its engine makes of images of 29 px, against sorted scores."""
     model, inputs = open_model(small_bundle), labeled(images, 100, (29,))
-    found = recommend_thresholds(model, inputs, EmbeddingCache(tmp_path), fars=(0.05,))
+    found = recommend_thresholds(Embedder(model, EmbeddingCache(tmp_path)), inputs, fars=(0.05,))
     engine = Engine(small_bundle)
     a, b = (
         engine.embed([small(images.read(name), 29) for name in paths], flip=True).astype(np.float64)
@@ -320,7 +321,7 @@ def test_pairs_that_do_not_serve(tmp_path: Path, images: NamedImages) -> None:
     cache = EmbeddingCache(tmp_path)
     for fars in ((), (0.0,), (0.1, 1.0)):
         with pytest.raises(InvalidOption, match="fars must be one or more numbers above 0"):
-            recommend_thresholds(MODEL, inputs, cache, fars=fars)
+            recommend_thresholds(Embedder(MODEL, cache), inputs, fars=fars)
     pairs = inputs.pairs
     for same in (True, False):
         one_kind = replace(pairs, same=np.full(len(pairs), same), where="pairs.tsv")
@@ -345,7 +346,7 @@ def test_all_images_of_a_half_with_all_of_the_other(tmp_path: Path) -> None:
     pairs = [(a, b) for a in halves[0] for b in halves[1]]
     assert sum(a[0] == b[0] for a, b in pairs) == 3 * 2 + 2 * 2 + 3 * 3
     assert people.impostors == len(pairs) - (3 * 2 + 2 * 2 + 3 * 3)
-    found = recommend_thresholds(MODEL, people, EmbeddingCache(tmp_path / "cache"), fars=(0.1, 0.05, 0.001))
+    found = recommend_thresholds(Embedder(MODEL, EmbeddingCache(tmp_path / "cache")), people, fars=(0.1, 0.05, 0.001))
     assert found.left_out == (0.001,)
     for name, (low, high) in {"7&7": (7, 7), "40&7": (7, 40), "40&40": (40, 40)}.items():
         scores = []

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from btnet_eval.cache import EmbeddingCache
 from btnet_eval.datasets.images import NamedImages, open_images
+from btnet_eval.embedder import Embedder
 from btnet_eval.models import Model
 from btnet_eval.selection import DEFAULT, STRATEGIES, Strategy, embed_selected, select
 from btnet_ext import Engine, resize
@@ -130,7 +131,8 @@ def test_each_image_as_each_strategy_selects(
 
     model, names = Model("shapes", embed, "1", (7, 14, 28)), images.names()
     named = dict(zip(names, sizes, strict=True))
-    selected = embed_selected(model, images, named, STRATEGIES, EmbeddingCache(folder / "cache", block=3))
+    embedder = Embedder(model, EmbeddingCache(folder / "cache", block=3))
+    selected = embed_selected(embedder, images, named, STRATEGIES)
     pairs = set()
     for strategy in STRATEGIES:
         resolutions = select(sizes, (7, 14, 28), strategy)
@@ -148,9 +150,8 @@ def test_other_strategies_other_rows(tmp_path: Path) -> None:
     images, cache = faces(tmp_path / "faces", sizes), EmbeddingCache(tmp_path / "cache")
     model, named = Model("shapes", shapes, "1", (7, 14)), dict(zip(images.names(), sizes, strict=True))
     for rounding, side in (("floor", 7), ("ceil", 14), ("near", 7)):
-        rows = embed_selected(model, images, named, [Strategy("max", rounding)], cache).of(
-            f"max {rounding}", ["00.png"]
-        )
+        selected = embed_selected(Embedder(model, cache), images, named, [Strategy("max", rounding)])
+        rows = selected.of(f"max {rounding}", ["00.png"])
         assert rows[0, 0] == side
 
 
@@ -158,10 +159,10 @@ def test_one_network_resizes_itself(tmp_path: Path) -> None:
     sizes = [(10, 30), (50, 20)]
     images, steps = faces(tmp_path / "faces", sizes), []
     model, named = Model("shapes", shapes, "1", (112,)), dict(zip(images.names(), sizes, strict=True))
-    cache = EmbeddingCache(tmp_path / "cache")
-    selected = embed_selected(model, images, named, STRATEGIES, cache, lambda *step: steps.append(step))
+    embedder = Embedder(model, EmbeddingCache(tmp_path / "cache"), lambda *step: steps.append(step))
+    selected = embed_selected(embedder, images, named, STRATEGIES)
     assert list(selected.places) == ["one network"]
     assert selected.of("one network", ["01.png", "00.png"])[:, :2].tolist() == [[50, 20], [10, 30]]
-    assert steps == [("shapes", 2, 2)]
+    assert steps == [("shapes at full size", 2, 2)]
     with pytest.raises(ValueError, match="strategies must be one at least"):
-        embed_selected(model, images, named, [], cache)
+        embed_selected(embedder, images, named, [])

@@ -13,6 +13,7 @@ from sessions import session_in
 from btnet_eval.base import DataError, Problems
 from btnet_eval.cache import EmbeddingCache
 from btnet_eval.datasets.images import NamedImages, open_images
+from btnet_eval.embedder import Embedder
 from btnet_eval.models import Model
 from btnet_eval.roc import tar_at_far
 from btnet_eval.verification import Pairs, accuracy, cosine_similarities, cross_resolution
@@ -48,7 +49,7 @@ MODEL = Model("colours", mean_colours, "1", (112,))
 
 
 def test_numbers(tmp_path: Path, images: NamedImages, pairs: Pairs) -> None:
-    rows = embed_pairs(MODEL, pairs, images, [112, 7], EmbeddingCache(tmp_path))
+    rows = embed_pairs(Embedder(MODEL, EmbeddingCache(tmp_path)), pairs, images, [112, 7])
 
     def at(resolution: int, paths: Sequence[str]) -> np.ndarray:
         return mean_colours([degrade(images.read(name), resolution) for name in paths])
@@ -111,7 +112,7 @@ def test_pairs_of_one_kind_are_refused_at_once(tmp_path: Path, images: NamedImag
 def test_pairs_of_one_fold_have_no_accuracy(tmp_path: Path, images: NamedImages, pairs: Pairs) -> None:
     """As those of LFW's pairsDevTest.txt: their TAR and ROC are those of all pairs together."""
     page = write_verification(session_in(tmp_path, MODEL), replace(pairs, folds=np.zeros(60, int)), images, [112, 7])
-    in_folds = embed_pairs(MODEL, pairs, images, [112, 7], EmbeddingCache(tmp_path / "cache")).measure(112, 7)
+    in_folds = embed_pairs(Embedder(MODEL, EmbeddingCache(tmp_path / "cache")), pairs, images, [112, 7]).measure(112, 7)
     result = json.loads(page.with_suffix(".json").read_text())
     numbers = result["numbers"]["colours"]["112&7"]
     assert (numbers["mean"], numbers["std"]) == (None, None)
@@ -135,7 +136,7 @@ def test_report(tmp_path: Path, images: NamedImages, pairs: Pairs) -> None:
     result = json.loads((tmp_path / "out" / "verification.json").read_text())
     assert result["models"] == {"colours": "1", "grey": "2"}
     assert result["problems"]["count"] == 1
-    rows = embed_pairs(MODEL, pairs, images, [112, 28, 7], EmbeddingCache(tmp_path / "cache"))
+    rows = embed_pairs(Embedder(MODEL, EmbeddingCache(tmp_path / "cache")), pairs, images, [112, 28, 7])
     for pair in ((112, 112), (112, 28), (112, 7), (28, 28), (28, 7), (7, 7)):
         numbers = result["numbers"]["colours"]["{}&{}".format(*pair)]
         expected = rows.measure(*pair)
