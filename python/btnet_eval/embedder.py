@@ -22,6 +22,11 @@ def labelled(progress: Progress | None, what: str) -> Callable[[int, int], None]
     return None if progress is None else partial(progress, what)
 
 
+def in_order(images: NamedImages, names: Sequence[str]) -> Images:
+    """Named images as `Embedder.rows` takes them. Raises DataError for those that cannot be read."""
+    return Images(images.digest(names), names, lambda index: images.read(names[index]))
+
+
 @dataclass(frozen=True)
 class Embedder:
     """Embeds images by a model, unless the cache has their embeddings.
@@ -40,13 +45,9 @@ class Embedder:
             self.model, images, resolution, progress=labelled(self.progress, f"{self.model.name}{what}")
         )
 
-    def whole(self, images: NamedImages, names: Sequence[str]) -> Rows:
-        """The embeddings (len(names), D) of named images as they are."""
-        return self.rows(_named(images, names), what=" at full size")
-
     def at(self, images: NamedImages, names: Sequence[str], resolutions: Sequence[int]) -> dict[int, Rows]:
         """The embeddings (len(names), D) of named images as `Model.present` shows them, by resolution."""
-        task = _named(images, names)
+        task = in_order(images, names)
         return {r: self.rows(task, r, what=f" at {r} px") for r in resolutions}
 
     def reduced(self, images: NamedImages, names: Sequence[str], sizes: Sequence[int]) -> dict[int, Rows]:
@@ -64,7 +65,3 @@ class Embedder:
             task = Images(f"{whole} reduced to {size} px", names, read)
             found[size] = self.rows(task, what=f" at {size} px")
         return found
-
-
-def _named(images: NamedImages, names: Sequence[str]) -> Images:
-    return Images(images.digest(names), names, lambda index: images.read(names[index]))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from btnet_eval.base import DataError, Rows
 from btnet_eval.datasets.images import NamedImages
-from btnet_eval.embedder import Embedder
+from btnet_eval.embedder import Embedder, in_order
 from btnet_eval.own_pairs import OwnPairs, make_pairs
 from btnet_eval.people import Faces, read_faces
 from btnet_eval.plots import resolution_plot
@@ -133,7 +133,8 @@ class _Ladder:
     @cached_property
     def originals(self) -> Rows:
         """(n, D), of all images as they are."""
-        return self._inputs.embedder.whole(self._inputs.images, self._faces.names)
+        images = in_order(self._inputs.images, self._faces.names)
+        return self._inputs.embedder.rows(images, what=" at full size")
 
     def chosen(self, size: int) -> NDArray[np.intp]:
         """The images that are not smaller."""

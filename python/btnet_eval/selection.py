@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from btnet_eval.base import Rows
 from btnet_eval.cache import Images
 from btnet_eval.datasets.images import NamedImages
-from btnet_eval.embedder import Embedder
+from btnet_eval.embedder import Embedder, in_order
 from btnet_ext.compare import INDICATORS
 
 _ROUNDINGS = ("floor", "near", "ceil")
@@ -105,7 +105,8 @@ def embed_selected(
     index = {name: place for place, name in enumerate(names)}
     available = embedder.model.resolutions
     if len(available) == 1:
-        return SelectedRows(embedder.whole(images, names), index, {"one network": np.arange(len(names))})
+        rows = embedder.rows(in_order(images, names))
+        return SelectedRows(rows, index, {"one network": np.arange(len(names))})
     selected = [select(list(sizes.values()), available, strategy) for strategy in strategies]
     # A pair of an image and a resolution as one number; the pairs of an image are neighbours.
     base = max(available) + 1

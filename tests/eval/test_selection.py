@@ -163,6 +163,6 @@ def test_one_network_resizes_itself(tmp_path: Path) -> None:
     selected = embed_selected(embedder, images, named, STRATEGIES)
     assert list(selected.places) == ["one network"]
     assert selected.of("one network", ["01.png", "00.png"])[:, :2].tolist() == [[50, 20], [10, 30]]
-    assert steps == [("shapes at full size", 2, 2)]
+    assert steps == [("shapes", 2, 2)]
     with pytest.raises(ValueError, match="strategies must be one at least"):
         embed_selected(embedder, images, named, [])

@@ -111,7 +111,7 @@ def test_survface(tmp_path: Path) -> None:
         SurvFace((images, people)),
     )
     assert page == tmp_path / "out" / "survface.html"
-    assert [*dict.fromkeys(steps)] == ["reading images", "digest of the images", "colours", "single at full size"]
+    assert [*dict.fromkeys(steps)] == ["reading images", "digest of the images", "colours", "single"]
     result = result_of(page)
     numbers = result["numbers"]
     assert list(numbers["colours"]) == [str(strategy) for strategy in STRATEGIES]
