@@ -17,16 +17,12 @@ are in microseconds.
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
@@ -39,6 +35,7 @@ from btnet_ext._native import core
 from btnet_ext.errors import InvalidOption
 from comparing import refuse_others
 from publish import publish
+from resample_stages import ISAS, stages
 
 try:
     import cv2
@@ -50,11 +47,6 @@ CALLS, ROUNDS, QUICK_ROUNDS = 5, 200, 10
 SECONDS_OF_A_THREAD, ROUNDS_OF_THREADS, QUICK_ROUNDS_OF_THREADS = 0.04, 21, 3
 BYTES_BETWEEN = {"avx512": 1, "avx2": 2, "plain": 1}
 """That a sample takes between the two passes (Isa::group samples to 4 bytes in csrc/resample/passes_*.cc)."""
-SOURCES = Path(__file__).parents[1] / "csrc"
-ISAS = {
-    "avx512": ("Avx512", ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vbmi", "-mavx512vnni"]),
-    "avx2": ("Avx2", ["-mavx2"]),
-}
 
 Calls: TypeAlias = dict[str, Callable[[], object]]
 """By the name of a candidate, a function that resizes once."""
@@ -160,26 +152,6 @@ def threads(source: int, target: int, rounds: int) -> dict[str, Any]:
     }
 
 
-def stages(simd: str) -> dict[str, dict[str, dict[str, float]]]:
-    """Summaries of the microseconds of the stages of a resize in one of the vector code paths."""
-    isa, flags = ISAS[simd]
-    with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "stages"
-        command = ["c++", "-O3", "-DNDEBUG", "-std=c++17", "-ffp-contract=off", *flags]
-        command += [f"-I{SOURCES}", f"-I{SOURCES / 'include'}", f"-DISA={isa}"]
-        command += [f'-DPASSES="resample/passes_{simd}.cc"', "-o", str(program)]
-        command += [str(Path(__file__).with_name("resample_stages.cc"))]
-        command += [str(SOURCES / "resample" / name) for name in ("passes_plain.cc", "scratch.cc")]
-        subprocess.run(command, check=True)
-        sides = [str(side) for pair in SIZES for side in pair]
-        output = subprocess.run([program, *sides], check=True, capture_output=True, text=True).stdout
-    names = [f"{source} -> {target}" for source, target in SIZES]
-    return {
-        name: {stage: common.summary(times) for stage, times in json.loads(line).items()}
-        for name, line in zip(names, output.splitlines(), strict=True)
-    }
-
-
 def main() -> None:
     """Compare, measure the threads and the stages, write the results."""
     options = common.arguments(__doc__).parse_args()
@@ -198,7 +170,7 @@ def main() -> None:
         "settings": settings,
         "resize": resized,
         "threads": {name: threads(*sides, rounds_of_threads) for name, sides in names.items()},
-        "stages": {simd: stages(simd) for simd in paths if simd in ISAS},
+        "stages": {simd: stages(simd, SIZES) for simd in paths if simd in ISAS},
     }
     publish("resample", results, options)
 

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from btnet_ext import Bundle
+from btnet_ext._native import core
 from btnet_ext.errors import BackendUnavailable, InvalidOption
 
 # At the end: a benchmark must not take the place of another module of its name.
@@ -27,6 +28,7 @@ import mixes
 import openvino_runs
 import scaling
 from flops_latency import QUICK, Plan, all_loads, savings
+from resample_stages import ISAS, stages
 
 BOUNDS = {"surveillance": (6, 60), "photo album": (20, 600), "all small": (5, 14), "all large": (112, 300)}
 
@@ -326,3 +328,18 @@ def test_networks_of_trained_weights_cannot_be_made_again() -> None:
     bundle: Any = SimpleNamespace(metadata={"training": {"checkpoints": {}}})
     with pytest.raises(SystemExit, match="only random weights can be made again"):
         bundles.networks(bundle, [112])
+
+
+@pytest.mark.parametrize("simd", ISAS)
+def test_stages_of_a_resize_are_measured_from_inside(simd: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program is compiled from the engine's sources, which must be where the benchmark looks for them."""
+    monkeypatch.setenv("BTNET_SIMD", simd)
+    try:
+        core.simd()
+    except InvalidOption as error:
+        pytest.skip(str(error))
+    found = stages(simd, [(20, 7), (7, 14)])
+    assert list(found) == ["20 -> 7", "7 -> 14"]
+    for of_sides in found.values():
+        assert [*of_sides] == ["taps", "horizontal", "vertical", "normalizing_vertical", "resize", "resize_normalize"]
+        assert all(time["lowest"] > 0 for time in of_sides.values())
