@@ -92,7 +92,9 @@ def fit(
     ] = 0,
     accelerator: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="How many of them, a process each.")] = 1,
-    precision: Annotated[Precision, typer.Option(help="bf16-mixed is faster where the device has it.")] = Precision.f32,
+    precision: Annotated[
+        Precision, typer.Option(help="bf16-mixed is faster where the device has it; a run may go on in the other.")
+    ] = Precision.f32,
     micro_batches: Annotated[
         int | None, typer.Option(min=1, help="Equal parts of a batch that follow one another (default: one a device).")
     ] = None,
@@ -167,7 +169,6 @@ def fit(
         "faces": faces.digest,
         "teacher": model and model.digest,
         **identity(plan, trunk, classifier, previous),
-        "precision": precision.value,
         "seed": seed,
         "held_out": held_out,
     }
@@ -180,7 +181,7 @@ def fit(
     )
     try:
         with alone(fabric, out):
-            start_run(fabric, out, description, _environment(fabric))
+            start_run(fabric, out, description, _environment(fabric, precision))
             rows = _targets(fabric, model, faces, targets or out)
             inputs = replace(inputs, targets=rows, validate=_validation(fabric, kept, plan))
             networks = carry_out(fabric, plan, out, inputs, execution, seed)
@@ -257,13 +258,14 @@ def _validation(fabric: "Fabric", faces: "Faces | None", plan: "Recipe") -> Any:
     return validate
 
 
-def _environment(fabric: "Fabric") -> dict[str, Any]:
-    """Versions, machine and command line, for run.json."""
+def _environment(fabric: "Fabric", precision: Precision) -> dict[str, Any]:
+    """What a run may go on with although it was begun otherwise, on another machine: for run.json."""
     return {
         "command": sys.argv[1:],
         "versions": {name: version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
         "machine": platform.platform(),
         "device": str(fabric.device),
+        "precision": precision.value,
         "processes": fabric.world_size,
         "date": time.strftime("%Y-%m-%d %H:%M:%S"),
     }

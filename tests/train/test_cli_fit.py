@@ -304,7 +304,6 @@ def begun(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
         (["phi_hr", "--data", "OTHERS"], "faces"),
         (["phi_hr", "--data", "DATA", "--unlabeled", "OTHERS"], "faces"),
         (["phi_hr", "--data", "DATA", "--held-out", 1], "faces, held_out"),
-        (["phi_hr", "--data", "DATA", "--precision", "bf16-mixed"], "precision"),
     ],
 )
 def test_only_the_same_run_goes_on(
@@ -316,6 +315,12 @@ def test_only_the_same_run_goes_on(
     said = fail(call, 1, "fit", given[0], *SHORT, *given[1:], "--out", begun, *HOW)
     assert said == f"{begun} is a run with another {differing}: give another --out"
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_run_goes_on_in_another_precision_and_both_are_recorded(call: Call, begun: Path, data: Path) -> None:
+    assert call("fit", "phi_hr", "--data", data, *SHORT, "--out", begun, *HOW, "--precision", "bf16-mixed")[0] == 0
+    environments = json.loads((begun / "run.json").read_text())["environments"]
+    assert [environment["precision"] for environment in environments] == ["32-true", "bf16-mixed"]
 
 
 def test_a_finished_run_without_its_state_is_still_that_run(call: Call, tmp_path: Path, data: Path) -> None:

@@ -1,7 +1,10 @@
 """The scripts that train and measure the shipped model: recipes, what is kept, what a network cost."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -73,7 +76,25 @@ def test_every_network_of_a_measured_model_is_trained() -> None:
     assert trained - wanted == set()
 
 
+def test_ctrl_c_waits_until_the_training_has_saved_its_state(tmp_path: Path) -> None:
+    """A btnet-train that needs a second for it; a terminal sends the signal to both."""
+    stands_in = tmp_path / "btnet-train"
+    stands_in.write_text(
+        "#!/bin/sh\ntrap 'sleep 1; echo saved; exit 130' INT\necho begun\nwhile :; do sleep 0.1; done\n"
+    )
+    stands_in.chmod(0o755)
+    command = [sys.executable, train.__file__, str(tmp_path), "--data", str(tmp_path)]
+    path = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    with subprocess.Popen(command, env=path, stdout=subprocess.PIPE, text=True, start_new_session=True) as script:
+        assert script.stdout is not None
+        assert script.stdout.readline() == "begun\n"
+        os.killpg(script.pid, signal.SIGINT)
+        assert script.communicate(timeout=60)[0] == "saved\n"
+    assert script.returncode == 130
+
+
 def test_no_time_left_is_not_an_error_of_the_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # Ctrl-C stays pytest's
     monkeypatch.setattr(sys, "argv", ["train.py", str(tmp_path), "--data", str(tmp_path), "--stop-after", "0"])
     with pytest.raises(SystemExit) as caught:
         train.main()
