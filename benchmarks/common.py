@@ -157,8 +157,11 @@ def measurements(results: Mapping[str, Any], within: str = "") -> dict[str, Mapp
 
 
 def noise(results: Mapping[str, Any]) -> dict[str, Any]:
-    """How many figures the results have, and which of them are too noisy, the worst first."""
-    found = measurements(results)
+    """How many figures the results have, and which of them are too noisy, the worst first.
+
+    What is the same in all rounds does not count: it is the ratio of a way to itself.
+    """
+    found = {name: of for name, of in measurements(results).items() if of["lowest"] < of["highest"]}
     noisy = sorted((name for name in found if found[name]["spread"] > NOISY), key=lambda name: -found[name]["spread"])
     return {"limit": NOISY, "figures": len(found), "too_noisy": noisy}
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from btnet_ext.commands import HALF, Color, three_numbers
-from btnet_train.errors import Interrupted
+from btnet_train.errors import Interrupted, lost_processes
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -102,7 +102,12 @@ def fit(
     compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,  # noqa: A002
     save_minutes: Annotated[float, typer.Option(min=0, help="Between checkpoints.")] = 5.0,
     stop_after: Annotated[
-        float, typer.Option(min=0, help="Minutes until the run saves its state and stops.")
+        float,
+        typer.Option(
+            min=0,
+            help="Minutes after which the run saves its state and stops, at the next step: what teacher and trunk give "
+            "for the faces is computed before.",
+        ),
     ] = math.inf,
     name: Annotated[str | None, typer.Option(help="Name of the bundle (default: that of OUT).")] = None,
     license: Annotated[str, typer.Option(help="Licence of the weights in the bundle.")] = "unknown",  # noqa: A002
@@ -147,7 +152,7 @@ def fit(
     started = time.monotonic()
     logging.basicConfig(level=logging.INFO, format="btnet-train: %(message)s", stream=sys.stderr)
     from btnet_train import recipes
-    from btnet_train.fit import Inputs, alone, check_inputs, identity, start_run, write_model
+    from btnet_train.fit import Inputs, alone, check_inputs, check_parts, identity, start_run, write_model
     from btnet_train.fit import fit as carry_out
     from btnet_train.trainer import Execution
 
@@ -157,6 +162,7 @@ def fit(
     faces, kept = _open_faces(data or [], unlabeled or [], shared_identities, held_out)
     inputs = Inputs(faces, trunk, classifier, previous, trunk_outputs=trunk_outputs)
     check_inputs(plan, inputs, teacher is not None)
+    check_parts(plan, inputs, micro_batches, devices)
     fabric = _start_fabric(accelerator, devices, precision)
     model = None
     if teacher is not None:
@@ -182,8 +188,8 @@ def fit(
     try:
         with alone(fabric, out):
             start_run(fabric, out, description, _environment(fabric, precision))
-            rows = _targets(fabric, model, faces, targets or out)
-            inputs = replace(inputs, targets=rows, validate=_validation(fabric, kept, plan))
+            inputs = replace(inputs, validate=_validation(fabric, kept, plan))
+            inputs = replace(inputs, targets=_targets(fabric, model, faces, targets or out))
             networks = carry_out(fabric, plan, out, inputs, execution, seed)
     except Interrupted:
         if fabric.is_global_zero:
@@ -231,6 +237,7 @@ def _start_fabric(accelerator: str, devices: int, precision: Precision) -> "Fabr
     return fabric
 
 
+@lost_processes()
 def _targets(fabric: "Fabric", teacher: "FaceNetwork | None", faces: "Faces", folder: Path) -> Any:
     """The teacher's embeddings of all faces; computed by one process, read by all."""
     if teacher is None:

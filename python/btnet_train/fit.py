@@ -10,7 +10,7 @@ RUN/R/losses.csv, losses.png, tensorboard/
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from btnet_ext.bundle import describe_file
 from btnet_ext.whole_files import locked, whole_file
 from btnet_train.accounting import mac_count, parameter_count
+from btnet_train.batches import steps_per_epoch
 from btnet_train.branches import fix_trunk, start_from
 from btnet_train.checkpoint import CheckpointError, load_checkpoint, read_tensors
 from btnet_train.errors import lost_processes
@@ -74,11 +75,8 @@ def fit(fabric: Fabric, recipe: Recipe, run: Path, inputs: Inputs, execution: Ex
     """
     check_inputs(recipe, inputs, inputs.targets is not None)
     networks = {} if inputs.trunk is None else {CANONICAL: _file(inputs.trunk, NETWORK)}
-    for name, stage in recipe.stages.items():
+    for name, stage in _to_train(recipe, inputs.trunk).items():
         for resolution in stage.resolutions:
-            if resolution in networks:
-                logger.info("stage %s: the trunk is given, %s", name, networks[resolution])
-                continue
             folder = run / str(resolution)
             if not (folder / RESULT).exists():
                 logger.info("stage %s: training the network of %d px in %s", name, resolution, folder)
@@ -89,10 +87,25 @@ def fit(fabric: Fabric, recipe: Recipe, run: Path, inputs: Inputs, execution: Ex
     return networks
 
 
+def _to_train(recipe: Recipe, trunk: Path | None) -> dict[str, Stage]:
+    """Return the stages without the network for 112 px where a trunk is given, and without those that had no other."""
+    if trunk is None:
+        return dict(recipe.stages)
+    left = {
+        name: replace(stage, resolutions=tuple(side for side in stage.resolutions if side != CANONICAL))
+        for name, stage in recipe.stages.items()
+        if stage.resolutions != (CANONICAL,)
+    }
+    if not left:
+        raise RecipeError("--trunk is given, and the recipe trains nothing else")
+    return left
+
+
 def check_inputs(recipe: Recipe, inputs: Inputs, teacher: bool) -> None:
     """Raise RecipeError for inputs that the recipe lacks, or does not use. teacher: whether there will be targets."""
+    stages = _to_train(recipe, inputs.trunk)
     has_trunk = inputs.trunk is not None
-    for name, stage in recipe.stages.items():
+    for name, stage in stages.items():
         needs_trunk = stage.start == "trunk" or stage.fixed_trunk or stage.distillation is not None
         if needs_trunk and not has_trunk:
             raise RecipeError(
@@ -104,18 +117,17 @@ def check_inputs(recipe: Recipe, inputs: Inputs, teacher: bool) -> None:
         if stage.start == "previous" and inputs.previous is not None:
             for resolution in stage.resolutions:
                 file = inputs.previous / str(resolution) / NETWORK
-                if not file.is_file() and not (resolution == CANONICAL and inputs.trunk):
+                if not file.is_file():
                     raise RecipeError(f"stage {name} starts from an earlier run, but there is no {file}")
         if stage.teacher is not None and not teacher:
             raise RecipeError(f"stage {name} has a teacher's loss: give --teacher, an ONNX file")
         if stage.classification is not None and not inputs.faces.classes:
             raise RecipeError(f"stage {name} classifies, but the faces have no identities: give --data")
-    _check_use(recipe, inputs, teacher)
+    _check_use(stages.values(), inputs, teacher)
 
 
-def _check_use(recipe: Recipe, inputs: Inputs, teacher: bool) -> None:
-    """Raise RecipeError for inputs that nothing would use, and where nothing is left to train."""
-    stages = recipe.stages.values()
+def _check_use(stages: Collection[Stage], inputs: Inputs, teacher: bool) -> None:
+    """Raise RecipeError for inputs that nothing would use."""
     if inputs.trunk_outputs is not None and all(stage.distillation is None for stage in stages):
         raise RecipeError("--trunk-outputs is given, but no stage distils a trunk")
     if teacher and all(stage.teacher is None for stage in stages):
@@ -124,8 +136,21 @@ def _check_use(recipe: Recipe, inputs: Inputs, teacher: bool) -> None:
         raise RecipeError("--classifier is given, but no stage has a frozen classifier")
     if inputs.previous is not None and all(stage.start != "previous" for stage in stages):
         raise RecipeError("--previous is given, but no stage starts from an earlier run")
-    if inputs.trunk is not None and all(stage.resolutions == (CANONICAL,) for stage in stages):
-        raise RecipeError("--trunk is given, and the recipe trains nothing else")
+
+
+def check_parts(recipe: Recipe, inputs: Inputs, micro_batches: int | None, devices: int) -> None:
+    """Raise ValueError for batches that the faces do not fill, or that cannot be shared out as in `Execution`."""
+    parts = micro_batches or devices
+    if parts % devices:
+        raise ValueError(f"--micro-batches must be a multiple of --devices, {devices}, got {parts}")
+    for name, stage in _to_train(recipe, inputs.trunk).items():
+        size = stage.schedule.batch_size
+        steps_per_epoch(inputs.faces, size)
+        if size % parts or size == parts:  # BatchNorm needs two images
+            raise ValueError(
+                f"a batch of stage {name} has {size} images, which cannot be cut into {parts} equal parts of 2 or more "
+                "(--micro-batches; one a device if it is not given)"
+            )
 
 
 @dataclass(frozen=True)
@@ -181,24 +206,29 @@ class _Job:
             return None
         digest = _digest(self.trunk_file)
         # For all networks of the recipe together: the trunk is asked once.
-        distilled = [stage for stage in self.recipe.stages.values() if stage.distillation is not None]
+        distilled = [stage for stage in _to_train(self.recipe, self.inputs.trunk).values() if stage.distillation]
         stages = [coupling_stage(resolution) for stage in distilled for resolution in stage.resolutions]
         with self.fabric.rank_zero_first(local=True):
             outputs = trunk_outputs(trunk, digest, self.inputs.faces, stages, folder, self.fabric.device)
         return outputs[coupling_stage(self.resolution)]
 
     def _network(self, trunk: IResNet | None) -> IResNet:
+        """Return the network as it starts: of the recipe's architecture, or of that of what it starts from or joins."""
+        source = trunk if self.stage.start == "trunk" else self._previous()
         options = self.recipe.network
-        if trunk is not None:
-            options = replace(options, arch=trunk.arch, width=trunk.width, dim=trunk.dim)
+        if (like := trunk or source) is not None:
+            options = replace(options, arch=like.arch, width=like.width, dim=like.dim)
         network = IResNet(options.arch, options.width, self.resolution, options.dim, options.dropout)
-        if self.stage.start == "trunk" and trunk is not None:
-            start_from(network, trunk)
-        elif self.stage.start == "previous" and self.inputs.previous is not None:
-            start_from(network, load_checkpoint(self.inputs.previous / str(self.resolution) / NETWORK, self.resolution))
+        if source is not None:
+            start_from(network, source)
         if self.stage.fixed_trunk and trunk is not None:
             fix_trunk(network, trunk, self.stage.coupling_stage)
         return network
+
+    def _previous(self) -> IResNet | None:
+        if self.stage.start != "previous" or self.inputs.previous is None:
+            return None
+        return load_checkpoint(self.inputs.previous / str(self.resolution) / NETWORK, self.resolution)
 
     def _heads(self, network: IResNet) -> Heads:
         """Return the heads that the stage needs, the trunk's where they are frozen."""
@@ -235,8 +265,13 @@ class _Job:
             raise CheckpointError(
                 f"{path} has {tuple(weight.shape)} as weight of the {name}, expected {expected} for these faces"
             )
-        if name == "classifier" and classes not in (None, list(self.inputs.faces.classes)):
-            raise CheckpointError(f"{path} was trained on other identities than the faces given")
+        if name == "classifier" and classes is not None:
+            for had, has in zip(classes, self.inputs.faces.classes, strict=False):
+                if had != has:
+                    raise CheckpointError(
+                        f"{path} was trained on other identities than the faces given: where these have {has}, it has "
+                        f"{had} (folders and files must have the names that they had)"
+                    )
         head.load_state_dict({"weight": weight}, strict=False)
 
     def _continue_head(self, head: nn.Module, name: str) -> None:
@@ -271,7 +306,7 @@ def _read_head(path: Path, name: str) -> tuple[Tensor, list[str] | None]:
     Any other file must hold one matrix, (classes, dim), such as the "weight" that arcface_torch saves.
     """
     tensors = read_tensors(path, ("state_dict_softmax_fc",))
-    if f"{name}.weight" in tensors:
+    if path.suffix == ".safetensors" and f"{name}.weight" in tensors:
         tensors, facts = load_tensors(path)
         return tensors[f"{name}.weight"], facts["classes"]
     matrices = [tensor for tensor in tensors.values() if tensor.ndim == 2]
@@ -310,9 +345,8 @@ def identity(recipe: Recipe, trunk: Path | None, classifier: Path | None, previo
 
     Where they lie does not matter: a run may be moved. Raises OSError.
     """
-    continued = {side for stage in recipe.stages.values() if stage.start == "previous" for side in stage.resolutions}
-    if trunk is not None:
-        continued.discard(CANONICAL)
+    stages = _to_train(recipe, trunk).values()
+    continued = {side for stage in stages if stage.start == "previous" for side in stage.resolutions}
     return {
         "trunk": trunk and _digest(_file(trunk, NETWORK)),
         "classifier": classifier and _digest(classifier),

@@ -98,7 +98,8 @@ class Training:
     def run(self) -> dict[str, Any]:
         """Train to the end and return facts: steps, images, and seconds, without those of validation and saving.
 
-        Raises Interrupted, TrainingError, OSError.
+        Raises Interrupted, TrainingError, ValueError for batches that cannot be cut as asked, CheckpointError for a
+        state that is damaged or of something else, DataError for an image, ChildProcessError, OSError.
         """
         # Before the optimiser's state is read: it goes where the parameters are.
         self._objective.to(self._fabric.device)

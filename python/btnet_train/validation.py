@@ -34,7 +34,9 @@ def choose_identities(faces: Faces, count: int) -> list[str]:
     elsewhere = set(faces.labels[(faces.labels >= 0) & (faces.source_numbers > 0)].tolist())
     classes = [name for number, name in enumerate(faces.classes) if number not in elsewhere]
     if not 0 <= count <= len(classes) - 2:
-        raise ValueError(f"{count} of {len(classes)} identities cannot be held out: 2 must be left to train on")
+        raise ValueError(
+            f"{count} of {len(classes)} identities cannot be held out (--held-out): 2 must be left to train on"
+        )
     return sorted(classes, key=lambda name: hashlib.sha256(name.encode()).digest())[:count]
 
 
@@ -105,7 +107,9 @@ def draw_pairs(
     total = len(labels) * (len(labels) - 1) // 2
     count = min(pairs // 2, same.shape[1], total - same.shape[1])
     if count < _FOLDS:
-        raise ValueError(f"the identities held out make {count} pairs of each kind, expected {_FOLDS} or more")
+        raise ValueError(
+            f"the identities held out (--held-out) make {count} pairs of each kind, expected {_FOLDS} or more"
+        )
     of_one = same[:, generator.choice(same.shape[1], count, replace=False)]
     of_two: dict[tuple[int, int], None] = {}
     while len(of_two) < count:

@@ -161,12 +161,33 @@ def test_usage(call: Call, arguments: list[object], message: str) -> None:
             r"batch_size must be from 1 to the number of images, 32, got 128: "
             r"it is the recipe's stages\.NAME\.schedule\.batch_size",
         ),
-        (["phi_hr", "--data", "DATA", *SHORT, "--micro-batches", 3], r"batch_size must be a multiple of micro_.*"),
+        (
+            ["phi_hr", "--data", "DATA", *SHORT, "--micro-batches", 3],
+            r"a batch of stage trunk has 4 images, which cannot be cut into 3 equal parts of 2 or more \(--micro-.*",
+        ),
+        (
+            ["phi_hr", "--data", "DATA", *SHORT, "--micro-batches", 4],
+            r"a batch of stage trunk has 4 images, which cannot be cut into 4 equal parts of 2 or more \(--micro-.*",
+        ),
+        (
+            ["phi_hr", "--data", "DATA", *SHORT, "--micro-batches", 1, "--devices", 2],
+            r"--micro-batches must be a multiple of --devices, 2, got 1",
+        ),
         (["phi_hr", "--unlabeled", "DATA"], r"stage trunk classifies, but the faces have no identities: give --data"),
-        (["phi_hr", "--data", "DATA", "--held-out", 7], r"7 of 8 identities cannot be held out: 2 must be left .*"),
+        (
+            ["phi_hr", "--data", "DATA", "--held-out", 7],
+            r"7 of 8 identities cannot be held out \(--held-out\): 2 must .*",
+        ),
+        (
+            ["phi_hr", "--data", "DATA", *SHORT, *TEACH, "--teacher", "TEACHER", "--held-out", 1],
+            r"the identities held out \(--held-out\) make 0 pairs of each kind, expected 10 or more",
+        ),
         (["phi_hr", "--data", "DATA", "--teacher", "t.onnx"], r"--teacher is given, but no stage has a teacher's loss"),
         (["own_trunk", "--data", "DATA"], r"stage branch needs a trunk, .*"),
-        (["own_trunk", "--data", "DATA", "--trunk", "none.pt"], r".*none\.pt.*"),
+        (
+            ["own_trunk", "--data", "DATA", "--trunk", "none.pt", "--set=stages.branch.schedule.batch_size=4"],
+            r".*none\.pt.*",
+        ),
         (
             ["phi_hr", "--data", "DATA", "--trunk-outputs", "x"],
             r"--trunk-outputs is given, but no stage distils a trunk",
@@ -187,14 +208,14 @@ def test_usage(call: Call, arguments: list[object], message: str) -> None:
             r"stage trunk has a teacher's loss: give --teacher, an ONNX file",
         ),
         (
-            ["phi_hr", "--data", "DATA", *TEACH, "--teacher", "none.onnx"],
+            ["phi_hr", "--data", "DATA", *SHORT, *TEACH, "--teacher", "none.onnx"],
             r".*none\.onnx.*",
         ),
         (
-            ["phi_hr", "--data", "DATA", *TEACH, "--teacher", "TEACHER", "--teacher-std", "0,1,1"],
+            ["phi_hr", "--data", "DATA", *SHORT, *TEACH, "--teacher", "TEACHER", "--teacher-std", "0,1,1"],
             r"std must be three positive, finite numbers, not .*",
         ),
-        (["phi_hr", "--data", "DATA", "--accelerator", "abacus"], r".*abacus.*"),
+        (["phi_hr", "--data", "DATA", *SHORT, "--accelerator", "abacus"], r".*abacus.*"),
     ],
 )
 def test_errors(call: Call, tmp_path: Path, data: Path, arguments: list[object], message: str) -> None:
@@ -205,6 +226,7 @@ def test_errors(call: Call, tmp_path: Path, data: Path, arguments: list[object],
     how = HOW if "--accelerator" not in arguments else HOW[2:]
     said = fail(call, 1, "fit", *given, *how, "--out", tmp_path / "run")
     assert re.fullmatch(message, said), said
+    assert not list(tmp_path.glob("run/teacher_*")), "it was found only after all faces had been embedded"
     code, out, _ = call("fit", "phi_hr", "--data", data, "--out", tmp_path / "run", *HOW, *SHORT, "--stop-after", 0)
     assert code == 130
     assert out == ""

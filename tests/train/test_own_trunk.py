@@ -159,6 +159,29 @@ def test_files_that_are_no_classifier(tmp_path: Path, faces: Faces, source: Path
         train("own_trunk_classifier", BRANCHES, tmp_path / "run", faces, inputs=given)
 
 
+def test_a_classifier_under_the_name_that_ours_have(tmp_path: Path, faces: Faces, source: Path) -> None:
+    weight = torch.randn((len(faces.classes), DIM), generator=torch.Generator().manual_seed(8))
+    torch.save({"classifier.weight": weight}, tmp_path / "head.pt")
+    given = {"trunk": source, "classifier": tmp_path / "head.pt"}
+    train("own_trunk_classifier", {**BRANCHES, "stages.branch.resolutions": [7]}, tmp_path / "run", faces, inputs=given)
+    assert torch.equal(tensors(tmp_path / "run/7/heads.safetensors")["classifier.weight"], weight)
+
+
+def test_only_what_is_trained_needs_its_inputs(tmp_path: Path, source: Path) -> None:
+    """Here it is a branch for a given trunk; a trunk of the recipe's own would have had identities and a teacher."""
+    unlabeled = Faces([], [write_faces(tmp_path / "set")])
+    changes = {
+        **BRANCHES,
+        "stages.branch.classification": False,
+        "stages.branch.resolutions": [7],
+        "stages.trunk.teacher.cosine": 1.0,
+    }
+    train("btnet", changes, tmp_path / "run", unlabeled, inputs={"trunk": source})
+    given = {"trunk": source, "targets": np.zeros((len(unlabeled), 8), np.float32)}
+    with pytest.raises(RecipeError, match=r"^--teacher is given, but no stage has a teacher's loss$"):
+        train("btnet", changes, tmp_path / "other", unlabeled, inputs=given)
+
+
 def test_a_classifier_that_is_not_there(tmp_path: Path, faces: Faces, source: Path) -> None:
     message = "^the trunk comes without the classifier that the stage freezes: give --trunk RUN/112 or --classifier$"
     with pytest.raises(RecipeError, match=message):
@@ -207,17 +230,18 @@ def test_the_trunk_of_a_run_brings_its_classifier(tmp_path: Path, earlier: Path,
     assert torch.equal(found, given)
     others = Faces([write_faces(tmp_path / "others")])
     with pytest.raises(
-        CheckpointError, match=r"heads\.safetensors was trained on other identities than the faces given"
+        CheckpointError,
+        match=r"heads\.safetensors was trained on other .*: where these have others/000, it has set/000 \(folders and ",
     ):
         train("own_trunk_classifier", changes, tmp_path / "run", others, inputs={"trunk": earlier / "112"})
 
 
 def test_finetune_on_new_identities(tmp_path: Path, earlier: Path) -> None:
-    """The trunk goes on from the earlier one, then each branch from its own, joined to the new trunk."""
+    """The trunk goes on from the earlier one, as large as that is, then each branch from its own, joined to it."""
     others = Faces([write_faces(tmp_path / "others", identities=7)])
     # So small a rate changes nothing, so that what the branch started from can be seen.
     still = {"stages.branch.optimizer.lr": 1e-30}
-    changes = {**SMALL, **BRANCHES, **schedule("trunk", 0.4), **still}
+    changes = {**BRANCHES, **schedule("trunk", 0.4), **still}
     train("finetune", changes, tmp_path, others, inputs={"previous": earlier})
     old, new = (tensors(run / "112/network.safetensors") for run in (earlier, tmp_path))
     assert not torch.equal(old["fc.weight"], new["fc.weight"])
