@@ -165,7 +165,8 @@ def all_loads(bundle: Bundle, options: dict[str, Any], plan: Plan) -> dict[str, 
     """Seconds and memory of an engine with all branches, and with each alone if the plan says so."""
     choices = {str(resolution): [resolution] for resolution in reversed(bundle.resolutions) if plan.alone}
     choices["all"] = list(bundle.resolutions)
-    return {name: twice(load, str(bundle.path), chosen, options, times=plan.loads) for name, chosen in choices.items()}
+    ways = {name: partial(load, str(bundle.path), chosen, options) for name, chosen in choices.items()}
+    return twice(ways, times=plan.loads)
 
 
 def main() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import common
 import mixes
@@ -14,6 +14,8 @@ from btnet_ext import Engine
 
 IMAGES = 32
 """Of each branch, that are embedded before memory is looked at."""
+
+_Name = TypeVar("_Name", bound=Hashable)
 
 
 def load(bundle: str, resolutions: Sequence[int], options: dict[str, Any], cache: str) -> dict[str, float]:
@@ -37,19 +39,24 @@ def grown(before: Mapping[str, float]) -> dict[str, float]:
     return {part: value - before[part] for part, value in common.memory().items()}
 
 
-def twice(measure: Callable[..., Mapping[str, float]], *arguments: Any, times: int) -> dict[str, Any]:
-    """Summaries of what is measured in a fresh process the first time, with an empty cache, and again.
+def twice(ways: Mapping[_Name, Callable[[str], Mapping[str, float]]], *, times: int) -> dict[_Name, dict[str, Any]]:
+    """Summaries by way of what it measures in a fresh process the first time, with an empty cache, and again.
 
-    measure: called with the arguments and the cache's folder; the ratio of its "seconds" is taken in each turn.
+    ways: called with the cache's folder; all take turns. The ratio of its "seconds" is taken in each turn.
     """
-    found: dict[str, list[Mapping[str, float]]] = {"first": [], "again": []}
+    found: dict[_Name, list[tuple[Mapping[str, float], Mapping[str, float]]]] = {name: [] for name in ways}
     for _ in range(times):
-        with tempfile.TemporaryDirectory() as cache:
-            for turns in found.values():
-                turns.append(common.in_child(measure, *arguments, cache))
-    first, again = ([turn["seconds"] for turn in turns] for turns in found.values())
-    summaries = {
-        name: {part: common.summary([turn[part] for turn in turns]) for part in turns[0]}
-        for name, turns in found.items()
+        for name, way in ways.items():
+            with tempfile.TemporaryDirectory() as cache:
+                found[name].append((common.in_child(way, cache), common.in_child(way, cache)))
+    return {name: _summaries(turns) for name, turns in found.items()}
+
+
+def _summaries(turns: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) -> dict[str, Any]:
+    first, again = zip(*turns, strict=True)
+    summaries: dict[str, Any] = {
+        name: {part: common.summary([turn[part] for turn in of]) for part in of[0]}
+        for name, of in (("first", first), ("again", again))
     }
-    return {**summaries, "again_to_first": common.ratios(again, first)}
+    seconds = ([turn["seconds"] for turn in of] for of in (again, first))
+    return {**summaries, "again_to_first": common.ratios(*seconds)}

@@ -15,6 +15,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -89,10 +90,11 @@ def stream(bundle: str, count: int) -> list[float]:
 def measure(bundle: Bundle, precision: str, times: int) -> dict[str, Any]:
     """Engine and OpenVINO's own API, first and again."""
     path = str(bundle.path)
-    return {
-        "engine": loading.twice(loading.load, path, list(bundle.resolutions), {"precision": precision}, times=times),
-        "openvino": loading.twice(load_openvino, path, precision, times=times),
+    ways = {
+        "engine": partial(loading.load, path, list(bundle.resolutions), {"precision": precision}),
+        "openvino": partial(load_openvino, path, precision),
     }
+    return loading.twice(ways, times=times)
 
 
 def measure_stream(count: int) -> dict[str, Any]:

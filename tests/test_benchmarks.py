@@ -183,26 +183,37 @@ def test_batches_begin_with_eight_crops() -> None:
 def test_branches_are_loaded_alone_only_where_the_plan_says_so(
     alone: bool, loaded: dict[str, list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flops_latency.twice", lambda load, path, chosen, options, times: (chosen, options, times))
+    def twice(ways: dict[str, Any], times: int) -> Any:
+        return {name: (way.func, way.args, times) for name, way in ways.items()}
+
+    monkeypatch.setattr("flops_latency.twice", twice)
     bundle: Any = SimpleNamespace(path=Path("a.btnet"), resolutions=(7, 112))
     found = all_loads(bundle, {"device": "cuda"}, Plan(loads=3, alone=alone))
-    assert found == {name: (chosen, {"device": "cuda"}, 3) for name, chosen in loaded.items()}
+    assert found == {
+        name: (loading.load, ("a.btnet", chosen, {"device": "cuda"}), 3) for name, chosen in loaded.items()
+    }
 
 
-def test_first_and_again_take_turns_and_their_ratio_is_of_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = iter([4.0, 1.0, 8.0, 2.0])
-    caches = []
+def test_loads_take_turns_and_their_ratio_is_of_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two ways, one of which takes ten times as long."""
+    calls = []
+    seconds = iter([4.0, 1.0, 40.0, 20.0, 8.0, 2.0, 80.0, 40.0])
 
-    def child(function: object, bundle: str, cache: str) -> dict[str, float]:
-        caches.append(cache)
+    def child(way: str, cache: str) -> dict[str, float]:
+        calls.append((way, cache))
         return {"seconds": next(seconds)}
 
     monkeypatch.setattr(common, "in_child", child)
-    found = loading.twice(loading.load, "a.btnet", times=2)
-    assert [found[name]["seconds"]["lowest"] for name in ("first", "again")] == [4, 1]
-    assert [found[name]["seconds"]["highest"] for name in ("first", "again")] == [8, 2]
-    assert found["again_to_first"]["lowest"] == found["again_to_first"]["highest"] == 0.25
-    assert caches[0] == caches[1] != caches[2] == caches[3]
+    ways: dict[str, Any] = {"one": "first way", "two": "second way"}
+    found = loading.twice(ways, times=2)
+    for name, scale, ratio in (("one", 1, 0.25), ("two", 10, 0.5)):
+        assert found[name]["first"]["seconds"]["lowest"] == 4 * scale
+        assert found[name]["first"]["seconds"]["highest"] == 8 * scale
+        assert found[name]["again_to_first"]["lowest"] == found[name]["again_to_first"]["highest"] == ratio
+    assert [way for way, _ in calls] == ["first way", "first way", "second way", "second way"] * 2
+    caches = [cache for _, cache in calls]
+    assert caches[::2] == caches[1::2]
+    assert len(set(caches)) == 4
 
 
 def parsed(*words: str) -> tuple[argparse.ArgumentParser, argparse.Namespace]:

@@ -56,6 +56,7 @@ def test_noise_names_what_is_too_noisy_the_worst_first() -> None:
     results = run(
         f32={"quiet": QUIET, "loud": result(2, 0.06, 1.9, 2.3), "no figure": {"median": 3}},
         worst=result(1, 0.3, 0.5, 1.5),
+        to_itself=result(1, 0, 1, 1),
     )
     noise = common.noise(results)
     assert noise == {"limit": 0.05, "figures": 3, "too_noisy": ["worst", "f32 / loud"]}
