@@ -28,6 +28,7 @@ from btnet_eval.models import Model, open_model
 from btnet_eval.onnx_network import Preprocessing
 from btnet_eval.verification import cross_resolution, read_pairs
 from btnet_eval.verify import embed_pairs
+from btnet_ext.bundle import describe_file
 from btnet_ext.whole_files import whole_file
 from btnet_train.accounting import branch_parameter_count
 from btnet_train.checkpoint import load_checkpoint
@@ -84,8 +85,13 @@ def load_networks(runs: Path, sources: Mapping[int, str]) -> dict[int, IResNet]:
     return {r: load_checkpoint(runs / run / str(r) / NETWORK, r) for r, run in sources.items()}
 
 
+def network_digest(runs: Path, run: str, side: int) -> str:
+    """SHA-256 of the file of a network."""
+    return str(describe_file(runs / run / str(side) / NETWORK)["sha256"])
+
+
 def describe(runs: Path, sources: Mapping[int, str], networks: Mapping[int, IResNet]) -> dict[str, Any]:
-    """What each network cost: parameters, GMACs, images and seconds of training, with those of the run before."""
+    """What each network is and cost: digest, parameters, GMACs, images and seconds, with those of the run before."""
     described = {}
     for side, run in sources.items():
         result = json.loads((runs / run / str(side) / RESULT_OF_RUN).read_text())
@@ -95,7 +101,7 @@ def describe(runs: Path, sources: Mapping[int, str], networks: Mapping[int, IRes
             result |= {key: result[key] + before[key] for key in ("images", "seconds")}
         if run in ("btnet", "res50"):
             result["parameters"] = branch_parameter_count(networks[side])
-        described[str(side)] = result
+        described[str(side)] = {"sha256": network_digest(runs, run, side), **result}
     return described
 
 

@@ -25,7 +25,7 @@ from btnet_ext.whole_files import whole_directory
 from btnet_train.export import check_target
 from btnet_train.sources import Faces
 from btnet_train.validation import choose_identities
-from evaluate import MODELS, RESULT, load_networks, write_model
+from evaluate import MODELS, RESULT, load_networks, network_digest, write_model
 from train import HELD_OUT, LABELED, STARTS, UNLABELED, add_data
 from train import MODELS as RUNS
 
@@ -81,6 +81,12 @@ def main() -> None:
     measured = json.loads(RESULT.read_text())["models"]
     if model not in measured:
         parser.error(f"{model} is not in {RESULT.name}: measure it with evaluate.py first")
+    for side, run in MODELS[model].items():
+        if measured[model]["networks"][str(side)].get("sha256") != network_digest(arguments.runs, run, side):
+            parser.error(
+                f"{model} in {RESULT.name} had another network for {side} px than {arguments.runs / run / str(side)}: "
+                "measure it again with evaluate.py"
+            )
     learned, held_out = open_faces(data)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from btnet_train.fit import Inputs, check_inputs
 from btnet_train.networks import IResNet
 from btnet_train.progress import read_values
 from btnet_train.recipes import Stage
+from btnet_train.run_state import save_tensors
 from btnet_train.sources import Faces
 from btnet_train.topology import CANONICAL
 from onnx_files import write_model
@@ -232,7 +234,9 @@ def shipping(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> lis
     monkeypatch.setattr(ship, "HELD_OUT", 7)
     monkeypatch.setitem(evaluate.MODELS, "btnet", {112: "phi_mr", 7: "btnet"})
     monkeypatch.setattr(ship, "RESULT", tmp_path / "res50.json")
-    measured = {"accuracy": {"112&7": {"mean": 61.234, "std": 1.0}}, "networks": {"7": {"images": 5}}}
+    sources = evaluate.MODELS["btnet"]
+    networks = evaluate.describe(runs, sources, evaluate.load_networks(runs, sources))
+    measured = {"accuracy": {"112&7": {"mean": 61.234, "std": 1.0}}, "networks": networks}
     (tmp_path / "res50.json").write_text(json.dumps({"models": {"btnet": measured}}))
     return [runs, "btnet", tmp_path / "res50.btnet", "--data", data]
 
@@ -254,7 +258,8 @@ def test_what_is_shipped(shipping: list[object], tmp_path: Path, monkeypatch: py
     assert about["method"].endswith("results/recipes: phi_mr, btnet")
     assert "CelebA (20 faces at 112 px, 12 at 56 px), UTKFace (8, " in about["data"]
     assert about["accuracy on val_pairs, percent"] == {"112&7": 61.23}
-    assert about["networks"] == {"7": {"images": 5}}
+    branch = tmp_path / "runs/btnet/7/network.safetensors"
+    assert about["networks"]["7"]["sha256"] == sha256(branch.read_bytes()).hexdigest()
     # In each half two images of each of the 7: 14 * 14 - 7 * 2 * 2 = 168 impostor pairs, enough for a FAR of 0.01.
     assert list(bundle.metadata["thresholds"]["far"]) == ["0.01"]
     assert bundle.metadata["thresholds"]["flip"] is True
@@ -282,6 +287,25 @@ def test_only_what_is_measured_is_shipped(
     with pytest.raises(SystemExit):
         ship_with(monkeypatch, shipping)
     assert "btnet is not in res50.json: measure it with evaluate.py first" in capsys.readouterr().err
+
+
+def test_what_is_shipped_is_what_was_measured(
+    shipping: list[object],
+    runs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The branch was trained on since."""
+    path = runs / "btnet/7/network.safetensors"
+    network = tensors(path)
+    network["fc.weight"] += 1
+    save_tensors(path, network, {})
+    with pytest.raises(SystemExit):
+        ship_with(monkeypatch, shipping)
+    said = f"btnet in res50.json had another network for 7 px than {runs}/btnet/7: measure it again with evaluate.py"
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "res50.btnet").exists()
 
 
 @pytest.fixture
