@@ -28,15 +28,14 @@ from btnet_eval.models import Model, open_model
 from btnet_eval.onnx_network import Preprocessing
 from btnet_eval.verification import cross_resolution, read_pairs
 from btnet_eval.verify import embed_pairs
-from btnet_ext.bundle import describe_file
 from btnet_ext.whole_files import whole_file
 from btnet_train.accounting import branch_parameter_count
 from btnet_train.checkpoint import load_checkpoint
 from btnet_train.export import write_bundle
-from btnet_train.fit import NETWORK
-from btnet_train.fit import RESULT as RESULT_OF_RUN
 from btnet_train.networks import IResNet
 from btnet_train.progress import LOSSES, read_values
+from btnet_train.run_folder import NETWORK, digest_of
+from btnet_train.run_folder import RESULT as RESULT_OF_RUN
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from common import machine
@@ -85,11 +84,6 @@ def load_networks(runs: Path, sources: Mapping[int, str]) -> dict[int, IResNet]:
     return {r: load_checkpoint(runs / run / str(r) / NETWORK, r) for r, run in sources.items()}
 
 
-def network_digest(runs: Path, run: str, side: int) -> str:
-    """SHA-256 of the file of a network."""
-    return str(describe_file(runs / run / str(side) / NETWORK)["sha256"])
-
-
 def describe(runs: Path, sources: Mapping[int, str], networks: Mapping[int, IResNet]) -> dict[str, Any]:
     """What each network is and cost: digest, parameters, GMACs, images and seconds, with those of the run before."""
     described = {}
@@ -101,7 +95,7 @@ def describe(runs: Path, sources: Mapping[int, str], networks: Mapping[int, IRes
             result |= {key: result[key] + before[key] for key in ("images", "seconds")}
         if run in ("btnet", "res50"):
             result["parameters"] = branch_parameter_count(networks[side])
-        described[str(side)] = {"sha256": network_digest(runs, run, side), **result}
+        described[str(side)] = {"sha256": digest_of(runs / run / str(side) / NETWORK), **result}
     return described
 
 

@@ -20,9 +20,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from btnet_train.fit import HEADS, NETWORK, RESULT, identity
+from btnet_train.inputs import identity
 from btnet_train.progress import LOSSES
 from btnet_train.recipes import parse
+from btnet_train.run_folder import HEADS, NETWORK, RESULT
 from btnet_train.run_state import load_tensors, save_tensors
 from btnet_train.trainer import STATE
 from train import MODELS, STARTS

@@ -23,9 +23,10 @@ from PIL import Image
 
 from btnet_ext.whole_files import whole_directory
 from btnet_train.export import check_target
+from btnet_train.run_folder import NETWORK, digest_of
 from btnet_train.sources import Faces
 from btnet_train.validation import choose_identities
-from evaluate import MODELS, RESULT, load_networks, network_digest, write_model
+from evaluate import MODELS, RESULT, load_networks, write_model
 from train import HELD_OUT, LABELED, STARTS, UNLABELED, add_data
 from train import MODELS as RUNS
 
@@ -82,10 +83,10 @@ def main() -> None:
     if model not in measured:
         parser.error(f"{model} is not in {RESULT.name}: measure it with evaluate.py first")
     for side, run in MODELS[model].items():
-        if measured[model]["networks"][str(side)].get("sha256") != network_digest(arguments.runs, run, side):
+        folder = arguments.runs / run / str(side)
+        if measured[model]["networks"][str(side)].get("sha256") != digest_of(folder / NETWORK):
             parser.error(
-                f"{model} in {RESULT.name} had another network for {side} px than {arguments.runs / run / str(side)}: "
-                "measure it again with evaluate.py"
+                f"{model} in {RESULT.name} had another network for {side} px than {folder}: measure it with evaluate.py"
             )
     learned, held_out = open_faces(data)
     with tempfile.TemporaryDirectory() as name:

@@ -23,6 +23,8 @@ btnet_train.run_state       states of runs, as safetensors
 btnet_train.progress        progress bar, losses.csv, TensorBoard, plot
 btnet_train.validation      accuracy on held-out identities
 btnet_train.trainer         trains one network
+btnet_train.inputs          what a run is given beside its recipe, and whether it goes with it
+btnet_train.run_folder      the folder of a run
 btnet_train.fit             trains the networks of a recipe
 
 btnet_train.random_weights  seeded networks with sane statistics, for tests and benchmarks

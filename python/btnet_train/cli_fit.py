@@ -152,8 +152,9 @@ def fit(
     started = time.monotonic()
     logging.basicConfig(level=logging.INFO, format="btnet-train: %(message)s", stream=sys.stderr)
     from btnet_train import recipes
-    from btnet_train.fit import Inputs, alone, check_inputs, check_parts, identity, start_run, write_model
     from btnet_train.fit import fit as carry_out
+    from btnet_train.inputs import Inputs, check_inputs, check_parts, identity
+    from btnet_train.run_folder import alone, start_run, write_model
     from btnet_train.trainer import Execution
 
     if teacher is None and (targets, teacher_mean, teacher_std, teacher_color) != (None, HALF, HALF, Color.rgb):

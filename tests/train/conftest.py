@@ -1,6 +1,7 @@
 """Fixtures of btnet_train's tests."""
 
 import io
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,9 @@ import pytest
 import torch
 from PIL import Image
 from tiny_training import write_faces
+from train_command import Call
 
+from btnet_train.cli import main
 from btnet_train.export import write_bundle
 from btnet_train.networks import IResNet
 from btnet_train.random_weights import random_networks
@@ -49,6 +52,31 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def faces(data: Path) -> Faces:
     """Those of `data`."""
     return Faces([data])
+
+
+@pytest.fixture(scope="session")
+def eight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 32 faces of 8 people; not to be changed."""
+    return write_faces(tmp_path_factory.mktemp("faces") / "set", identities=8)
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run btnet-train in this process: status, stdout, and the lines of stderr that are the command's own."""
+
+    def run(*arguments: object) -> tuple[int, str, list[str]]:
+        monkeypatch.setattr(sys, "argv", ["btnet-train", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        out, err = capsys.readouterr()
+        start = "btnet-train: "
+        return (
+            int(caught.value.code or 0),
+            out,
+            [line[len(start) :] for line in err.splitlines() if line.startswith(start)],
+        )
+
+    return run
 
 
 @pytest.fixture(scope="session")

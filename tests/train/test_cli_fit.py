@@ -1,14 +1,11 @@
-"""The commands btnet-train fit and recipes: what they say, what they refuse, and which runs they go on with."""
+"""The commands btnet-train fit and recipes: what they say, what they refuse and what comes of them."""
 
 import json
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -16,52 +13,14 @@ import torch
 from face_files import png, write_folder
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from tiny_training import SMALL, schedule, tensors, values, write_faces
+from tiny_training import tensors, values, write_faces
+from train_command import HOW, SHORT, TEACH, Call, fail
 
 from btnet_ext import Bundle
 from btnet_ext.whole_files import locked
 from btnet_train import face_rows, recipes
-from btnet_train.cli import EXTRA, main
-from btnet_train.networks import IResNet
-from btnet_train.run_state import save_tensors
+from btnet_train.cli import EXTRA
 from onnx_files import DIM, write_model
-
-Call: TypeAlias = Callable[..., tuple[int, str, list[str]]]
-
-SHORT = [f"--set={key}={value}" for key, value in {**SMALL, **schedule("trunk", 0.4)}.items()]
-TEACH = ["--set=stages.trunk.teacher.cosine=1"]
-HOW = ["--accelerator", "cpu", "--workers", 0]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_faces(tmp_path_factory.mktemp("faces") / "set", identities=8)
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run btnet-train in this process: status, stdout, and the lines of stderr that are the command's own."""
-
-    def run(*arguments: object) -> tuple[int, str, list[str]]:
-        monkeypatch.setattr(sys, "argv", ["btnet-train", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capsys.readouterr()
-        start = "btnet-train: "
-        return (
-            int(caught.value.code or 0),
-            out,
-            [line[len(start) :] for line in err.splitlines() if line.startswith(start)],
-        )
-
-    return run
-
-
-def fail(call: Call, status: int, *arguments: object) -> str:
-    """Return the only line that the command says."""
-    code, out, lines = call(*arguments)
-    assert (code, out, len(lines)) == (status, "", 1), lines
-    return lines[0]
 
 
 @pytest.mark.parametrize("width", [60, 100])
@@ -91,9 +50,9 @@ def test_what_needs_no_torch(arguments: list[str]) -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
 
 
-def test_a_missing_extra(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: Path) -> None:
+def test_a_missing_extra(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, eight: Path) -> None:
     monkeypatch.setitem(sys.modules, "lightning_fabric", None)
-    said = fail(call, 1, "fit", "phi_hr", "--data", data, "--out", tmp_path / "run")
+    said = fail(call, 1, "fit", "phi_hr", "--data", eight, *SHORT, "--out", tmp_path / "run")
     assert said == "lightning_fabric is not installed: pip install 'btnet-ext[train]'"
 
 
@@ -218,28 +177,28 @@ def test_usage(call: Call, arguments: list[object], message: str) -> None:
         (["phi_hr", "--data", "DATA", *SHORT, "--accelerator", "abacus"], r".*abacus.*"),
     ],
 )
-def test_errors(call: Call, tmp_path: Path, data: Path, arguments: list[object], message: str) -> None:
+def test_errors(call: Call, tmp_path: Path, eight: Path, arguments: list[object], message: str) -> None:
     """Each is a sentence; and nothing of it stands in the way of the command that is meant."""
-    files = {"DATA": data, "TEACHER": tmp_path / "teacher.onnx"}
+    files = {"DATA": eight, "TEACHER": tmp_path / "teacher.onnx"}
     write_model(tmp_path / "teacher.onnx")
     given = [files.get(str(each), each) for each in arguments]
     how = HOW if "--accelerator" not in arguments else HOW[2:]
     said = fail(call, 1, "fit", *given, *how, "--out", tmp_path / "run")
     assert re.fullmatch(message, said), said
     assert not list(tmp_path.glob("run/teacher_*")), "it was found only after all faces had been embedded"
-    code, out, _ = call("fit", "phi_hr", "--data", data, "--out", tmp_path / "run", *HOW, *SHORT, "--stop-after", 0)
+    code, out, _ = call("fit", "phi_hr", "--data", eight, "--out", tmp_path / "run", *HOW, *SHORT, "--stop-after", 0)
     assert code == 130
     assert out == ""
 
 
-def test_a_cuda_device_that_is_not_there(call: Call, tmp_path: Path, data: Path) -> None:
-    how = ["--accelerator", "cuda", "--devices", 64]
-    said = fail(call, 1, "fit", "phi_hr", "--data", data, *SHORT, "--out", tmp_path / "run", *how)
-    assert said.startswith("--accelerator cuda --devices 64 cannot be used: ")
+def test_a_cuda_device_that_is_not_there(call: Call, tmp_path: Path, eight: Path) -> None:
+    how = ["--accelerator", "cuda", "--devices", 16, "--set=stages.trunk.schedule.batch_size=32"]
+    said = fail(call, 1, "fit", "phi_hr", "--data", eight, "--out", tmp_path / "run", *how)
+    assert said.startswith("--accelerator cuda --devices 16 cannot be used: ")
 
 
-def test_two_trainings_in_one_folder(call: Call, tmp_path: Path, data: Path) -> None:
-    command = ["fit", "phi_hr", "--data", data, *HOW, *SHORT, "--out", tmp_path / "run"]
+def test_two_trainings_in_one_folder(call: Call, tmp_path: Path, eight: Path) -> None:
+    command = ["fit", "phi_hr", "--data", eight, *HOW, *SHORT, "--out", tmp_path / "run"]
     with locked(tmp_path / "run/.lock", lambda: pytest.fail("there is nobody to wait for")):
         said = fail(call, 1, *command)
     assert said == f"{tmp_path}/run is being trained by another process: wait for it, or give another --out"
@@ -254,10 +213,10 @@ def test_data_that_cannot_be_used(call: Call, tmp_path: Path) -> None:
     assert "cut.zip" in fail(call, 1, "fit", "phi_hr", "--data", tmp_path / "cut.zip", "--out", tmp_path / "run")
 
 
-def test_a_whole_run(call: Call, tmp_path: Path, data: Path) -> None:
+def test_a_whole_run(call: Call, tmp_path: Path, eight: Path) -> None:
     run = tmp_path / "run"
     held_out = ["--held-out", 4, "--name", "tiny", "--license", "CC0-1.0"]
-    code, out, _ = call("fit", "phi_hr", "--data", data, "--out", run, *HOW, *SHORT, *held_out)
+    code, out, _ = call("fit", "phi_hr", "--data", eight, "--out", run, *HOW, *SHORT, *held_out)
     assert code == 0
     assert out == f"{run}/tiny.btnet: resolutions 112\n"
     bundle = Bundle.open(run / "tiny.btnet")
@@ -276,11 +235,11 @@ def test_a_whole_run(call: Call, tmp_path: Path, data: Path) -> None:
     assert all(len(each) == 1 and 50 <= each[0] <= 100 for each in measured.values())
 
 
-def test_mixed_precision_computes_in_bf16_and_keeps_float32(call: Call, tmp_path: Path, data: Path) -> None:
+def test_mixed_precision_computes_in_bf16_and_keeps_float32(call: Call, tmp_path: Path, eight: Path) -> None:
     losses = {}
     for precision in ("32-true", "bf16-mixed"):
         run = tmp_path / precision
-        command = ["fit", "phi_hr", "--data", data, "--out", run, *HOW, *SHORT, "--held-out", 4]
+        command = ["fit", "phi_hr", "--data", eight, "--out", run, *HOW, *SHORT, "--held-out", 4]
         assert call(*command, "--precision", precision)[0] == 0
         dtypes = {tensor.dtype for tensor in tensors(run / "112/network.safetensors").values()}
         assert dtypes <= {torch.float32, torch.int64}
@@ -303,104 +262,20 @@ def changes() -> dict[str, object]:
     return {key: recipes.parse_value(value) for key, value in pairs}
 
 
-@pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
-    """A run that was stopped after its first step."""
-    run = tmp_path_factory.mktemp("begun") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        command = ["fit", "phi_hr", "--data", data, "--out", run, *HOW, *SHORT, "--stop-after", 0]
-        patch.setattr(sys, "argv", ["btnet-train", *map(str, command)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        assert caught.value.code == 130
-    return run
-
-
-@pytest.mark.parametrize(
-    ("arguments", "differing"),
-    [
-        (["phi_hr", "--data", "DATA", "--seed", 1], "seed"),
-        (["phi_hr", "--data", "DATA", "--set=stages.trunk.schedule.batch_size=2"], "recipe"),
-        (["phi_hr", "--data", "DATA", "--set=stages.trunk.optimizer.lr=0.3"], "recipe"),
-        (["phi_mr", "--data", "DATA"], "recipe"),
-        (["phi_hr", "--data", "OTHERS"], "faces"),
-        (["phi_hr", "--data", "DATA", "--unlabeled", "OTHERS"], "faces"),
-        (["phi_hr", "--data", "DATA", "--held-out", 1], "faces, held_out"),
-    ],
-)
-def test_only_the_same_run_goes_on(
-    call: Call, tmp_path: Path, begun: Path, data: Path, arguments: list[object], differing: str
-) -> None:
-    others = write_faces(tmp_path / "others", identities=8, images=5)
-    before = {path: path.read_bytes() for path in (begun / "run.json", begun / "112/state.safetensors")}
-    given = [{"DATA": data, "OTHERS": others}.get(str(each), each) for each in arguments]
-    said = fail(call, 1, "fit", given[0], *SHORT, *given[1:], "--out", begun, *HOW)
-    assert said == f"{begun} is a run with another {differing}: give another --out"
-    assert {path: path.read_bytes() for path in before} == before
-
-
-def test_a_run_goes_on_in_another_precision_and_both_are_recorded(call: Call, begun: Path, data: Path) -> None:
-    assert call("fit", "phi_hr", "--data", data, *SHORT, "--out", begun, *HOW, "--precision", "bf16-mixed")[0] == 0
-    environments = json.loads((begun / "run.json").read_text())["environments"]
-    assert [environment["precision"] for environment in environments] == ["32-true", "bf16-mixed"]
-
-
-def test_a_finished_run_without_its_state_is_still_that_run(call: Call, tmp_path: Path, data: Path) -> None:
-    command = ["fit", "phi_hr", "--data", data, *SHORT, "--out", tmp_path, *HOW]
-    assert call(*command)[0] == 0
-    (tmp_path / "112/state.safetensors").unlink()
-    assert fail(call, 1, *command, "--seed", 1) == f"{tmp_path} is a run with another seed: give another --out"
-    assert call(*command)[0] == 0
-
-
-def test_a_run_may_be_moved_but_not_its_trunk_exchanged(call: Call, tmp_path: Path, data: Path) -> None:
-    networks = [IResNet("res18", 0.125, 112, DIM), IResNet("res18", 0.125, 112, DIM)]
-    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
-    for path, network in zip((one, two), networks, strict=True):
-        save_tensors(path, network.state_dict(), {})
-    branch = {**schedule("branch", 0.4), "stages.branch.resolutions": "[7]"}
-    command = ["fit", "own_trunk", "--data", data, *(f"--set={key}={value}" for key, value in branch.items()), *HOW]
-    assert call(*command, "--trunk", one, "--out", tmp_path / "run", "--stop-after", 0)[0] == 130
-    moved = (tmp_path / "run").rename(tmp_path / "moved")
-    said = fail(call, 1, *command, "--trunk", two, "--out", moved)
-    assert said == f"{moved} is a run with another trunk: give another --out"
-    assert call(*command, "--trunk", one.rename(tmp_path / "elsewhere.safetensors"), "--out", moved)[0] == 0
-
-
-@pytest.mark.parametrize(
-    ("content", "wrong"),
-    [("", "is damaged: "), ('{"seed": 0', "is damaged: "), ("[]", "was not written by"), ("{}", "was not written by")],
-)
-def test_a_damaged_description(call: Call, tmp_path: Path, begun: Path, data: Path, content: str, wrong: str) -> None:
-    run = shutil.copytree(begun, tmp_path / "run")
-    (run / "run.json").write_text(content)
-    said = fail(call, 1, "fit", "phi_hr", "--data", data, *SHORT, "--out", run, *HOW)
-    assert said.startswith(f"{run}/run.json {wrong}")
-    assert (run / "112/state.safetensors").read_bytes() == (begun / "112/state.safetensors").read_bytes()
-
-
-def test_a_damaged_result(call: Call, tmp_path: Path, data: Path) -> None:
-    run = tmp_path / "run"
-    command = ["fit", "phi_hr", "--data", data, *SHORT, "--out", run, *HOW]
-    assert call(*command)[0] == 0
-    (run / "112/result.json").write_text('{"step": 3')
-    assert fail(call, 1, *command).startswith(f"{run}/112/result.json is damaged: ")
-
-
 def test_targets_are_kept_in_the_folder_of_the_run(
-    call: Call, tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+    call: Call, tmp_path: Path, eight: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(face_rows.logger, "info", pytest.fail)  # where it would wait for itself for ever
     teacher = ["--teacher", write_model(tmp_path / "teacher.onnx"), *TEACH]
-    assert call("fit", "phi_hr", "--data", data, *teacher, *SHORT, *HOW, "--out", tmp_path / "run")[0] == 0
+    assert call("fit", "phi_hr", "--data", eight, *teacher, *SHORT, *HOW, "--out", tmp_path / "run")[0] == 0
     assert len(list((tmp_path / "run").glob("teacher_*.npy"))) == 1
     assert values(tmp_path / "run/112", "teacher")
 
 
-def test_another_teacher_is_another_run(call: Call, tmp_path: Path, data: Path) -> None:
+def test_another_teacher_is_another_run(call: Call, tmp_path: Path, eight: Path) -> None:
     """Its preparation counts, too: it makes other targets."""
     model = write_model(tmp_path / "teacher.onnx")
-    command = ["fit", "phi_hr", "--data", data, "--teacher", model, *TEACH, *SHORT, *HOW]
+    command = ["fit", "phi_hr", "--data", eight, "--teacher", model, *TEACH, *SHORT, *HOW]
     command += ["--set=network.dim=24", "--out", tmp_path / "run", "--targets", tmp_path / "targets"]
     assert call(*command, "--stop-after", 0)[0] == 130
     said = fail(call, 2, *command, "--teacher-mean", "1,2")

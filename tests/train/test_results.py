@@ -27,7 +27,7 @@ import train
 from btnet_ext import Bundle
 from btnet_ext.bundle import describe_file
 from btnet_train import recipes
-from btnet_train.fit import Inputs, check_inputs
+from btnet_train.inputs import Inputs, check_inputs
 from btnet_train.networks import IResNet
 from btnet_train.progress import read_values
 from btnet_train.recipes import Stage
@@ -303,7 +303,7 @@ def test_what_is_shipped_is_what_was_measured(
     save_tensors(path, network, {})
     with pytest.raises(SystemExit):
         ship_with(monkeypatch, shipping)
-    said = f"btnet in res50.json had another network for 7 px than {runs}/btnet/7: measure it again with evaluate.py"
+    said = f"btnet in res50.json had another network for 7 px than {runs}/btnet/7: measure it with evaluate.py"
     assert said in capsys.readouterr().err
     assert not (tmp_path / "res50.btnet").exists()
 

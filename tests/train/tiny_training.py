@@ -15,7 +15,8 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from btnet_train import recipes
-from btnet_train.fit import Inputs, fit
+from btnet_train.fit import fit
+from btnet_train.inputs import Inputs
 from btnet_train.run_state import load_tensors
 from btnet_train.sources import Faces
 from btnet_train.trainer import Execution
