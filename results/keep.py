@@ -3,11 +3,11 @@
     python results/keep.py RUNS MODEL ...
     python results/keep.py RUNS --restore
 
-What the models of train.py reached so far goes from RUNS to results/kept, in half precision: a finished network with
-its heads, or the state of one that is being trained without the moments of its optimiser, which are made anew within
-some dozens of steps. So a training that goes on from here is not bit for bit the one that was never moved. --restore
-copies all of it to RUNS and changes no network there of which anything is saved; runs that started from a kept network
-are told what it became when it was rounded.
+What the models of train.py reached so far goes from RUNS to results/kept, in half precision: a finished network, with
+its heads if another run starts from them, or the state of one that is being trained without the moments of its
+optimiser, which are made anew within some dozens of steps. So a training that goes on from here is not bit for bit the
+one that was never moved. --restore copies all of it to RUNS and changes no network there of which anything is saved;
+runs that started from a kept network are told what it became when it was rounded.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ from train import MODELS, STARTS
 
 KEPT = Path(__file__).with_name("kept")
 RUN = "run.json"
+
+STARTED_FROM = {run.partition("/")[0] for starts in STARTS.values() for run in starts.values()}
+"""The runs that others start from."""
 
 
 def halved(path: Path, target: Path) -> None:
@@ -56,7 +59,9 @@ def keep(model: Path) -> None:
     part.mkdir(parents=True)
     for source in sorted(path.parent for path in model.glob(f"*/{LOSSES}")):
         finished = (source / RESULT).exists()
-        tensors, texts = ((NETWORK, HEADS), (RESULT, LOSSES)) if finished else ((STATE,), (LOSSES,))
+        tensors, texts = ([NETWORK], (RESULT, LOSSES)) if finished else ([STATE], (LOSSES,))
+        if finished and model.name in STARTED_FROM:
+            tensors.append(HEADS)
         if not all((source / name).exists() for name in tensors):
             continue  # it has only just begun
         (part / source.name).mkdir()
