@@ -48,6 +48,7 @@ SPEED = (
     "accuracy",
     "costs",
     "flame_graph",
+    "flops_latency",
     "memory_use",
     "mixed_batch",
     "peers",

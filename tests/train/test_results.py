@@ -1,14 +1,9 @@
 """The scripts that train and measure the shipped model: recipes, what is kept, what a network cost."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
-from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,24 +11,23 @@ import torch
 # At the end: these scripts must not take the place of another module of their names.
 sys.path += [str(Path(__file__).parents[2] / folder) for folder in ("results", "benchmarks")]
 
+from result_runs import write_runs
 from tiny_training import SMALL, schedule, tensors, write_faces
 from tiny_training import train as carry_out
 
 import evaluate
 import keep
 import reports
-import ship
 import train
-from btnet_ext import Bundle
 from btnet_ext.bundle import describe_file
 from btnet_train import recipes
+from btnet_train.errors import Interrupted
 from btnet_train.inputs import Inputs, check_inputs
 from btnet_train.networks import IResNet
 from btnet_train.progress import read_values
 from btnet_train.recipes import Stage
 from btnet_train.run_state import save_tensors
 from btnet_train.sources import Faces
-from btnet_train.topology import CANONICAL
 from onnx_files import write_model
 
 PAIRS = [(person, person + other) for person in range(4) for other in (0, 1)]
@@ -78,52 +72,12 @@ def test_every_network_of_a_measured_model_is_trained() -> None:
     assert trained - wanted == set()
 
 
-def test_ctrl_c_waits_until_the_training_has_saved_its_state(tmp_path: Path) -> None:
-    """A btnet-train that needs a second for it; a terminal sends the signal to both."""
-    stands_in = tmp_path / "btnet-train"
-    stands_in.write_text(
-        "#!/bin/sh\ntrap 'sleep 1; echo saved; exit 130' INT\necho begun\nwhile :; do sleep 0.1; done\n"
-    )
-    stands_in.chmod(0o755)
-    command = [sys.executable, train.__file__, str(tmp_path), "--data", str(tmp_path)]
-    path = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    with subprocess.Popen(command, env=path, stdout=subprocess.PIPE, text=True, start_new_session=True) as script:
-        assert script.stdout is not None
-        assert script.stdout.readline() == "begun\n"
-        os.killpg(script.pid, signal.SIGINT)
-        assert script.communicate(timeout=60)[0] == "saved\n"
-    assert script.returncode == 130
-
-
-def test_no_time_left_is_not_an_error_of_the_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(signal, "signal", lambda *_: None)  # Ctrl-C stays pytest's
-    monkeypatch.setattr(sys, "argv", ["train.py", str(tmp_path), "--data", str(tmp_path), "--stop-after", "0"])
-    with pytest.raises(SystemExit) as caught:
-        train.main()
-    assert caught.value.code == 130
-
-
 @pytest.fixture
 def runs(tmp_path: Path, faces: Faces, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """phi_mr, and btnet with a branch that is finished and one that has only just begun."""
+    """As `write_runs`; what is kept of them goes beside."""
     monkeypatch.setattr(keep, "KEPT", tmp_path / "kept")
     (tmp_path / "kept").mkdir()
-    runs = tmp_path / "runs"
-    small = {**SMALL, "stages.branch": False, **schedule("trunk", 0.4)}
-    describe(runs, "phi_mr", "phi_mr", small, carry_out("phi_mr", small, runs / "phi_mr", faces))
-    branch = {"stages.branch.resolutions": [7], **schedule("branch", 0.4)}
-    trunk = runs / "phi_mr/112"
-    files = carry_out("own_trunk", branch, runs / "btnet", faces, inputs={"trunk": trunk})
-    describe(runs, "btnet", "own_trunk", branch, files)
-    (runs / "btnet/14").mkdir()
-    (runs / "btnet/14/losses.csv").write_text("step,epoch,rate,images_per_second,name,value\r\n")
-    return runs
-
-
-def describe(runs: Path, model: str, recipe: str, changes: dict[str, Any], files: dict[int, Path]) -> None:
-    trunk = describe_file(files[CANONICAL])["sha256"] if model == "btnet" else None
-    recipe_data = recipes.load(recipe, changes).to_dict()
-    (runs / model / "run.json").write_text(json.dumps({"recipe": recipe_data, "trunk": trunk, "environments": []}))
+    return write_runs(tmp_path / "runs", faces)
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -161,6 +115,47 @@ def test_restoring_changes_no_network_that_is_there(runs: Path, monkeypatch: pyt
     before = {path: path.read_bytes() for path in runs.glob("*/*/*.safetensors")}
     assert run(monkeypatch, runs, "--restore") == 0
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_restoring_leaves_a_training_that_has_gone_further(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(monkeypatch, runs, "phi_mr")
+    further = tmp_path / "elsewhere/phi_mr/112"
+    further.mkdir(parents=True)
+    (further / "state.safetensors").write_bytes(b"a later state")
+    assert run(monkeypatch, tmp_path / "elsewhere", "--restore") == 0
+    assert [path.name for path in further.iterdir()] == ["state.safetensors"]
+    assert (further / "state.safetensors").read_bytes() == b"a later state"
+
+
+@pytest.mark.parametrize("name", ["sgd", "muon"])
+def test_a_training_goes_on_elsewhere_without_its_moments(
+    runs: Path, tmp_path: Path, faces: Faces, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    changes = {**SMALL, **schedule("trunk", 0.6), "stages.trunk.optimizer.name": name}
+    with pytest.raises(Interrupted, match="stopped after step 1 of 3"):
+        carry_out("phi_hr", changes, runs / "phi_hr", faces, stop_at=0.0)
+    shutil.copyfile(runs / "phi_mr/run.json", runs / "phi_hr/run.json")
+    assert run(monkeypatch, runs, "phi_hr") == 0
+    there = tmp_path / "elsewhere"
+    assert run(monkeypatch, there, "--restore") == 0
+    before, after = (tensors(folder / "phi_hr/112/state.safetensors") for folder in (runs, there))
+    assert any(key.startswith("optimizer.") for key in before)
+    assert after.keys() == {key for key in before if not key.startswith("optimizer.")}
+    carry_out("phi_hr", changes, there / "phi_hr", faces)
+    result = json.loads((there / "phi_hr/112/result.json").read_text())
+    assert (result["step"], result["steps"]) == (3, 3)
+
+
+def test_weights_that_half_precision_cannot_hold_are_not_kept(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = runs / "phi_mr/112/network.safetensors"
+    network = tensors(path)
+    network["fc.weight"][0, 0] = 1e6
+    save_tensors(path, network, {})
+    with pytest.raises(ValueError, match=r"network\.safetensors: fc\.weight has values that half precision "):
+        run(monkeypatch, runs, "phi_mr")
+    assert not (keep.KEPT / "phi_mr").exists()
 
 
 def test_a_run_that_has_only_just_begun_hides_nothing_that_is_kept(
@@ -213,102 +208,6 @@ def test_a_model_that_is_not_trained_is_refused_before_any_work(
     with pytest.raises(SystemExit):
         evaluate.main()
     assert f"btnet is not trained yet: {tmp_path}/phi_mr/112 has no result.json" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("model", "runs"),
-    [
-        ("phi_mm", ["phi_hr", "phi_mm"]),
-        ("btnet", ["phi_mr", "btnet"]),
-        ("res50", ["phi_mr", "res50_trunk", "res50"]),
-    ],
-)
-def test_what_a_model_comes_from(model: str, runs: list[str]) -> None:
-    assert ship.lineage(evaluate.MODELS[model].values()) == set(runs)
-
-
-@pytest.fixture
-def shipping(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """The arguments that ship a btnet of two networks, which has been measured, with faces as train.py has them."""
-    data = tmp_path / "data"
-    for name, identities in ((train.LABELED[0], 12), (train.LABELED[1], 3), (train.UNLABELED[0], 2)):
-        folder = write_faces(data / name.removesuffix(".zip"), identities)
-        shutil.make_archive(str(folder), "zip", folder)
-    monkeypatch.setattr(ship, "HELD_OUT", 7)
-    monkeypatch.setitem(evaluate.MODELS, "btnet", {112: "phi_mr", 7: "btnet"})
-    monkeypatch.setattr(ship, "RESULT", tmp_path / "res50.json")
-    sources = evaluate.MODELS["btnet"]
-    networks = evaluate.describe(runs, sources, evaluate.load_networks(runs, sources))
-    measured = {"accuracy": {"112&7": {"mean": 61.234, "std": 1.0}}, "networks": networks}
-    (tmp_path / "res50.json").write_text(json.dumps({"models": {"btnet": measured}}))
-    return [runs, "btnet", tmp_path / "res50.btnet", "--data", data]
-
-
-def ship_with(monkeypatch: pytest.MonkeyPatch, arguments: list[object]) -> None:
-    monkeypatch.setattr(sys, "argv", ["ship.py", *map(str, arguments)])
-    ship.main()
-
-
-def test_what_is_shipped(shipping: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two times, the second in place of the first; 9 identities are in train112 alone, 7 of which are held out."""
-    for _ in range(2):
-        ship_with(monkeypatch, shipping)
-    bundle = Bundle.open(tmp_path / "res50.btnet")
-    bundle.verify()
-    assert (bundle.name, bundle.license) == ("res50", "LicenseRef-btnet-weights-research-use")
-    about = bundle.metadata["training"]
-    assert about["demonstration"] is True
-    assert about["method"].endswith("results/recipes: phi_mr, btnet")
-    assert "CelebA (20 faces at 112 px, 12 at 56 px), UTKFace (8, " in about["data"]
-    assert about["accuracy on val_pairs, percent"] == {"112&7": 61.23}
-    branch = tmp_path / "runs/btnet/7/network.safetensors"
-    assert about["networks"]["7"]["sha256"] == sha256(branch.read_bytes()).hexdigest()
-    # In each half two images of each of the 7: 14 * 14 - 7 * 2 * 2 = 168 impostor pairs, enough for a FAR of 0.01.
-    assert list(bundle.metadata["thresholds"]["far"]) == ["0.01"]
-    assert bundle.metadata["thresholds"]["flip"] is True
-
-
-def test_what_is_shipped_stays_until_the_new_is_there(
-    shipping: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """One identity held out makes no impostors: btnet-eval says so, and it is the last word."""
-    ship_with(monkeypatch, shipping)
-    before = {path: path.read_bytes() for path in (tmp_path / "res50.btnet").iterdir()}
-    capfd.readouterr()
-    monkeypatch.setattr(ship, "HELD_OUT", 1)
-    with pytest.raises(SystemExit) as ended:
-        ship_with(monkeypatch, shipping)
-    assert ended.value.code not in (0, None)
-    assert "Traceback" not in capfd.readouterr().err
-    assert {path: path.read_bytes() for path in before} == before
-
-
-def test_only_what_is_measured_is_shipped(
-    shipping: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "res50.json").write_text(json.dumps({"models": {}}))
-    with pytest.raises(SystemExit):
-        ship_with(monkeypatch, shipping)
-    assert "btnet is not in res50.json: measure it with evaluate.py first" in capsys.readouterr().err
-
-
-def test_what_is_shipped_is_what_was_measured(
-    shipping: list[object],
-    runs: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """The branch was trained on since."""
-    path = runs / "btnet/7/network.safetensors"
-    network = tensors(path)
-    network["fc.weight"] += 1
-    save_tensors(path, network, {})
-    with pytest.raises(SystemExit):
-        ship_with(monkeypatch, shipping)
-    said = f"btnet in res50.json had another network for 7 px than {runs}/btnet/7: measure it with evaluate.py"
-    assert said in capsys.readouterr().err
-    assert not (tmp_path / "res50.btnet").exists()
 
 
 @pytest.fixture
