@@ -22,7 +22,7 @@ RECIPES = Path(__file__).with_name("recipes")
 MODELS = ("phi_mr", "btnet", "phi_hr", "phi_mm", "res50_trunk", "res50")
 STARTS = {
     "btnet": {"--trunk": "phi_mr/112"},
-    "res50_trunk": {"--previous": "phi_mr"},
+    "res50_trunk": {"--previous": "phi_hr"},
     "res50": {"--trunk": "res50_trunk/112"},
 }
 """Which runs a run is given."""

@@ -193,7 +193,8 @@ def test_what_cannot_be_kept(runs: Path, monkeypatch: pytest.MonkeyPatch, argume
 
 
 def test_a_network_that_went_on_cost_what_came_before_it_too(runs: Path) -> None:
-    shutil.copytree(runs / "phi_mr", runs / "res50_trunk")
+    for run in ("phi_hr", "res50_trunk"):
+        shutil.copytree(runs / "phi_mr", runs / run)
     before = json.loads((runs / "phi_mr/112/result.json").read_text())
     found = evaluate.describe(runs, {112: "res50_trunk"}, {112: IResNet("res18", 0.125, dim=16)})
     assert found["112"]["images"] == 2 * before["images"]

@@ -32,7 +32,7 @@ def runs(tmp_path: Path, faces: Faces) -> Path:
     [
         ("phi_mm", ["phi_hr", "phi_mm"]),
         ("btnet", ["phi_mr", "btnet"]),
-        ("res50", ["phi_mr", "res50_trunk", "res50"]),
+        ("res50", ["phi_hr", "res50_trunk", "res50"]),
     ],
 )
 def test_what_a_model_comes_from(model: str, runs: list[str]) -> None:
