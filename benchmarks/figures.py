@@ -55,6 +55,26 @@ def _label(number: float) -> str:
     return f"{number:.3g}" if number < 1000 else f"{number:,.0f}"
 
 
+def costs(results: Results) -> Figure:
+    """Multiply-accumulates of each branch, stage after stage."""
+    branches = results["costs"]
+    with styled():
+        figure = Figure(figsize=(6.4, 0.8 + 0.35 * len(branches)), layout="constrained")
+        axes = figure.add_subplot()
+        axes.grid(visible=False, axis="y")
+        names = [f"{resolution} px" for resolution in branches]
+        left = np.zeros(len(branches))
+        for number, stage in enumerate(next(iter(branches.values()))["gmacs_by_stage"]):
+            widths = np.array([of["gmacs_by_stage"][stage] for of in branches.values()])
+            fill = _FILLS[number % len(_FILLS)]
+            axes.barh(names, widths, 0.7, left, label=stage, edgecolor="black", linewidth=0.5, **fill)
+            left += widths
+        axes.invert_yaxis()
+        axes.set(xlabel="GMACs an image")
+        figure.legend(loc="outside upper center", ncols=3)
+    return figure
+
+
 def flops_latency(results: Results) -> Figure:
     """How many times faster than at 112 each branch is, beside what its multiply-accumulates promise."""
     costs = {int(resolution): cost["gmacs"] for resolution, cost in results["costs"].items()}
@@ -180,6 +200,7 @@ def _frames(
 
 
 FIGURES: dict[str, Callable[[Results], Figure]] = {
+    "costs": costs,
     "flame_graph": flame_graph,
     "flops_latency": flops_latency,
     "mixed": mixed,

@@ -19,6 +19,7 @@ from btnet_train.recipes import load as load_recipe
 from btnet_train.recipes import names as recipe_names
 from common import RESULTS, load, table
 from tables_speed import for_pages
+from tables_targets import targets
 
 DOCS = RESULTS.parents[1] / "docs"
 
@@ -57,11 +58,13 @@ SPEED = (
 """The JSON files of docs/performance.md."""
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
-    "performance.md": for_pages(SPEED),
+    "performance.md": {"targets": targets, **for_pages(SPEED)},
     "training.md": {"recipes": recipes},
     "gpu.md": {"gpu_bytes": gpu_bytes},
     "results.md": {
         "trained_accuracy": tables_training.accuracy,
+        "trained_compared": tables_training.compared,
+        "trained_shipped": tables_training.shipped,
         "int8": tables_training.int8,
         "trained_gains": tables_training.gains,
         "trained_cost": tables_training.cost,

@@ -7,9 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import common
+from btnet_ext import Bundle
 from common import place, table
 
 ROOT = Path(__file__).parents[1]
+
+REQUIRED = {
+    "112&112": 95.0,
+    "112&28": 94.5,
+    "112&14": 93.0,
+    "112&7": 87.0,
+    "28&28": 94.0,
+    "14&14": 92.0,
+    "7&7": 85.5,
+}
+"""What the shipped model is to reach, in percent."""
 
 
 def load() -> dict[str, Any]:
@@ -42,6 +54,32 @@ def accuracy() -> str:
         places.setdefault(place(measured), []).append(model)
     where = [text if len(places) == 1 else f"{', '.join(names)}: {text}." for text, names in places.items()]
     return f"{results['pairs']:,} pairs. {' '.join(where)}\n\n{table(['model', *columns], rows)}"
+
+
+def shipped() -> str:
+    """Accuracy of the model in the package beside what it is to reach."""
+    model = Bundle.open(ROOT / "python/btnet_ext/models/res50.btnet")
+    reached = model.metadata["training"]["accuracy on val_pairs, percent"]
+    rows = {
+        "required": [f"{value:.2f}" for value in REQUIRED.values()],
+        "reached": [f"{reached[columns]:.2f}" for columns in REQUIRED],
+        "difference": [f"{reached[columns] - value:+.2f}" for columns, value in REQUIRED.items()],
+    }
+    return table(["", *REQUIRED], [[name, *row] for name, row in rows.items()])
+
+
+def compared() -> str:
+    """By how much btnet is more accurate than the models it is compared with."""
+    means = {
+        model: {columns: value["mean"] for columns, value in measured["accuracy"].items()}
+        for model, measured in load()["models"].items()
+    }
+    rows = [
+        [other, *(f"{means['btnet'][columns] - value:+.2f}" for columns, value in means[other].items())]
+        for other in ("phi_hr", "phi_mr", "phi_mm")
+        if other in means
+    ]
+    return table(["btnet against", *means["btnet"]], rows)
 
 
 def int8() -> str:

@@ -261,9 +261,7 @@ LINES = {
 
 
 def test_every_table_and_figure_is_looked_at() -> None:
-    assert (
-        MADE.keys() == TABLES.keys() == figures.FIGURES.keys() | {"accuracy", "costs", "evaluation", "training_input"}
-    )
+    assert MADE.keys() == TABLES.keys() == figures.FIGURES.keys() | {"accuracy", "evaluation", "training_input"}
     assert LINES.keys() == {name for tables in TABLES.values() for name in tables}
 
 
@@ -316,6 +314,13 @@ def test_figures_of_bars() -> None:
     assert bars_of("resample") == {
         "pillow": [100], "torch": [20], "torch_float": [30], "opencv_not_antialiased": [9], "avx2": [10]
     }  # fmt: skip
+
+
+def test_the_figure_of_costs_has_a_stage_behind_the_one_before_it() -> None:
+    (axes,) = figures.FIGURES["costs"](costs()).axes
+    found = {str(bars.get_label()): [(bar.get_x(), bar.get_width()) for bar in bars] for bars in axes.containers}
+    assert found == {"stem": [(0, 3), (0, 2)], "FC": [(3, 1), (2, 1)]}
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["112 px", "28 px"]
 
 
 def test_a_flame_graph_has_callees_above_their_callers_and_within_them() -> None:

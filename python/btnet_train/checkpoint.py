@@ -93,7 +93,10 @@ def _infer_architecture(path: Path, state: Mapping[str, Tensor]) -> dict[str, An
     """Return the arguments arch, width and dim of IResNet."""
     stem, fc = state.get("conv1.weight"), state.get("fc.weight")
     if stem is None or fc is None or stem.ndim != 4 or fc.ndim != 2 or not stem.numel() or not fc.numel():
-        raise CheckpointError(f"{path} is no IResNet: it lacks the weights of conv1 or fc, or their shapes differ")
+        raise CheckpointError(
+            f"{path} is no IResNet, which has conv1.weight and fc.weight, of 4 and 2 dimensions: it has "
+            + _enumerate([f"{name} {tuple(tensor.shape)}" for name, tensor in state.items()])
+        )
     units = [0, 0, 0, 0]
     for match in filter(None, map(_UNIT_NAME.match, state)):
         stage, index = int(match[1]), int(match[2])

@@ -29,14 +29,39 @@ class Storage(str, Enum):
 
 @app.callback()
 def _group() -> None:
-    """Train BTNet models, and make bundles of them for the engine."""
+    """Train BTNet models, and make bundles of them for the engine.
+
+    ADD BRANCHES TO A TRUNK THAT YOU HAVE, without touching its 112 px embeddings; identities are not needed:
+
+    \b
+      btnet-train fit own_trunk --trunk r50.pt --data faces/ --out run
+
+    TRAIN A TRUNK AND ITS BRANCHES as in the paper, on eight GPUs:
+
+    \b
+      btnet-train fit btnet --data train.rec --out run \\
+        --devices 8 --precision bf16-mixed
+
+    LEARN FROM ANOTHER MODEL, any in ONNX:
+
+    \b
+      btnet-train fit distil --teacher model.onnx --unlabeled faces/ --out run
+
+    FINE-TUNE on other people:
+
+    \b
+      btnet-train fit finetune --previous run --data other/ --out run2
+
+    'btnet-train fit --help' says what recipes, faces and files are; 'btnet-train export' makes a bundle of checkpoints
+    that other programs wrote.
+    """  # noqa: D301 - the character \b tells Click not to rewrap
 
 
-app.command()(fit)
-app.command()(recipes)
+app.command(short_help="Train a recipe, or go on with it.")(fit)
+app.command(short_help="List or show the recipes.")(recipes)
 
 
-@app.command()
+@app.command(short_help="Write a bundle from checkpoints.")
 def export(
     out: Annotated[Path, typer.Argument(help="Directory to write, NAME.btnet.")],
     trunk: Annotated[Path | None, typer.Option(help="Checkpoint of the trunk: .pt, .pth, .safetensors.")] = None,

@@ -114,26 +114,8 @@ def fit(
 ) -> None:
     """Train the networks of a recipe on faces aligned to the ArcFace template, and write a bundle.
 
-    ADD BRANCHES TO A TRUNK THAT YOU HAVE, without touching its 112 px embeddings; identities are not needed:
-
-    \b
-      btnet-train fit own_trunk --trunk r50.pt --data faces/ --out run
-
-    TRAIN A TRUNK AND ITS BRANCHES as in the paper, on eight GPUs:
-
-    \b
-      btnet-train fit btnet --data train.rec --out run \\
-        --devices 8 --precision bf16-mixed
-
-    LEARN FROM ANOTHER MODEL, any in ONNX:
-
-    \b
-      btnet-train fit distil --teacher model.onnx --unlabeled faces/ --out run
-
-    FINE-TUNE on other people:
-
-    \b
-      btnet-train fit finetune --previous run --data other/ --out run2
+    'btnet-train --help' has a command for each use: branches for a trunk that you have, training as in the paper,
+    distillation, fine-tuning.
 
     RECIPES are TOML files; 'btnet-train recipes' lists those that come along, 'btnet-train recipes NAME' shows one. One
     of your own may begin with base = "btnet" and change some keys; --set stages.trunk.schedule.epochs=5 changes one.
@@ -148,7 +130,7 @@ def fit(
     losses.png, TensorBoard logs and, at the end, network.safetensors. RUN/NAME.btnet is for the engine.
 
     More is in docs/training.md.
-    """  # noqa: D301 - the character \b tells Click not to rewrap
+    """
     started = time.monotonic()
     logging.basicConfig(level=logging.INFO, format="btnet-train: %(message)s", stream=sys.stderr)
     from btnet_train import recipes

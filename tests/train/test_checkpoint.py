@@ -119,6 +119,13 @@ def test_no_network(tmp_path: Path, content: Any) -> None:
         load_checkpoint(save(tmp_path / "model.pt", content))
 
 
+def test_another_network_says_what_it_has(tmp_path: Path) -> None:
+    path = save(tmp_path / "model.pt", {"stem.weight": torch.ones(8, 3, 3, 3), "fc.weight": torch.ones(2, 2)})
+    expected = r"model\.pt is no IResNet, .*: it has stem\.weight \(8, 3, 3, 3\), fc\.weight \(2, 2\)$"
+    with pytest.raises(CheckpointError, match=expected):
+        load_checkpoint(path)
+
+
 class _Touch:
     """Creates a file when unpickled the unsafe way."""
 
