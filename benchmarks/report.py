@@ -18,8 +18,8 @@ import tables_training
 from btnet_train.recipes import load as load_recipe
 from btnet_train.recipes import names as recipe_names
 from common import RESULTS, load, table
+from tables_overview import faster, more_accurate, targets
 from tables_speed import for_pages
-from tables_targets import targets
 
 DOCS = RESULTS.parents[1] / "docs"
 
@@ -58,6 +58,7 @@ SPEED = (
 """The JSON files of docs/performance.md."""
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
+    "../README.md": {"faster": faster, "more_accurate": more_accurate},
     "performance.md": {"targets": targets, **for_pages(SPEED)},
     "training.md": {"recipes": recipes},
     "gpu.md": {"gpu_bytes": gpu_bytes},

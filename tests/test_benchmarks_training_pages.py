@@ -11,10 +11,10 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 import common
-import tables_targets
+import tables_overview
 import tables_training
 from btnet_ext import Bundle
-from tables_targets import TARGETS, Target
+from tables_overview import TARGETS, Target
 from test_benchmarks_pages import MACHINE, MADE
 
 
@@ -152,7 +152,18 @@ def test_targets_beside_what_was_measured(tmp_path: Path, monkeypatch: pytest.Mo
     for name, results in made.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(results))
     moved = [Target(**{**vars(target), "folder": tmp_path}) for target in TARGETS]
-    monkeypatch.setattr(tables_targets, "TARGETS", moved)
-    found = tables_targets.targets().splitlines()[2:]
+    monkeypatch.setattr(tables_overview, "TARGETS", moved)
+    found = tables_overview.targets().splitlines()[2:]
     assert [line for line in found if "surveillance" not in line] == TARGET_ROWS
     assert len(found) == len(TARGET_ROWS) + 1
+
+
+def test_the_few_figures_of_the_readme(trained: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    made = {"peers": MADE["peers"](), "res50": trained}
+    monkeypatch.setattr(tables_overview, "load", lambda name, *_: made[name])
+    assert lines(tables_overview.faster()) == [["crops", "f32"], ["all small", "1.4"]]
+    assert lines(tables_overview.more_accurate()) == [
+        ["accuracy, %", "large", "small"],
+        ["one network, trained at 112 px", "96.5", "60.2"],
+        ["trunk and branches", "92.0", "83.8"],
+    ]

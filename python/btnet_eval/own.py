@@ -12,7 +12,7 @@ those of `own_pairs`, made anew for each size of the images that have a part.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +221,7 @@ def write_own(session: Session, images: NamedImages, options: Options = Options(
     sections = [
         Section("In short", [], [], " ".join(_sentences(numbers))),
         *(_section(kind, of_kind) for kind, of_kind in steps.items()),
-        *_figures(session, steps, far),
+        *_figures(session, steps, options, far),
     ]
     return session.report("own", "Own faces", numbers, sections)
 
@@ -301,8 +301,8 @@ def _section(kind: str, steps: Sequence[Step]) -> Section:
     )
 
 
-def _figures(session: Session, steps: Mapping[str, Sequence[Step]], far: float) -> list[Section]:
-    accuracies, rejects = {}, {}
+def _figures(session: Session, steps: Mapping[str, Sequence[Step]], options: Options, far: float) -> list[Section]:
+    accuracies, rejects, thresholds = {}, {}, {}
     for kind, of_kind in steps.items():
         ascending = sorted(of_kind, key=lambda step: step.size)
         folds = [
@@ -311,16 +311,19 @@ def _figures(session: Session, steps: Mapping[str, Sequence[Step]], far: float) 
         if folds:
             sizes, means, deviations = zip(*folds, strict=True)
             accuracies[kind] = (sizes, means, deviations)
-        rejected = [(s.size, 100 * (1 - s.threshold.tar)) for s in ascending if s.threshold is not None]
-        if rejected:
-            sizes, parts = zip(*rejected, strict=True)
-            rejects[kind] = (sizes, parts, None)
-    sections = []
-    for name, title, curves, value in (
-        ("own_accuracy", "Accuracy and size", accuracies, "accuracy, %"),
-        ("own_rejects", f"False rejects at a false-accept rate of {far:g}", rejects, "false rejects, %"),
-    ):
-        if curves:
-            plot = resolution_plot(curves, value=value, resolution="size, pixels", highest=100)
-            sections.append(Section(title, [], [], figure=session.draw(name, plot)))
-    return sections
+        chosen = [(s.size, s.threshold) for s in ascending if s.threshold is not None]
+        if chosen:
+            sizes, of_sizes = zip(*chosen, strict=True)
+            rejects[kind] = (sizes, [100 * (1 - threshold.tar) for threshold in of_sizes], None)
+            thresholds[kind] = (sizes, [threshold.value for threshold in of_sizes], None)
+    at_far = f"at a false-accept rate of {far:g}"
+    plot = partial(resolution_plot, resolution="size, pixels")
+    drawn = []
+    if accuracies:
+        drawn.append(("own_accuracy", "Accuracy and size", plot(accuracies, value="accuracy, %", highest=100)))
+    if rejects:
+        allowed = 100 * options.rejects
+        title = f"False rejects {at_far}; the dotted line is what may be rejected"
+        drawn.append(("own_rejects", title, plot(rejects, value="false rejects, %", highest=100, limit=allowed)))
+        drawn.append(("own_threshold", f"Threshold {at_far}", plot(thresholds, value="cosine similarity")))
+    return [Section(title, [], [], figure=session.draw(name, figure)) for name, title, figure in drawn]

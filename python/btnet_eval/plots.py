@@ -98,13 +98,14 @@ def resolution_plot(
     value: str,
     resolution: str = "resolution, pixels",
     highest: float | None = None,
+    limit: float | None = None,
 ) -> Figure:
     """A value against the resolution, on a logarithmic axis: lines with a band.
 
     curves: by name, (resolutions, means, deviations), each (n,), resolutions positive and ascending; the band goes from
     mean - deviation to mean + deviation, and there is none for None. value and resolution: what the axes are called,
-    with the unit; resolutions may be relative ones. highest: of all values that there can be, where the band ends. The
-    lines connect the points, and say nothing between them.
+    with the unit; resolutions may be relative ones. highest: of all values that there can be, where the band ends.
+    limit: a value that is marked by a dotted line across. The lines connect the points, and say nothing between them.
 
     Raises ValueError for no curve, and for arrays that are not so.
     """
@@ -120,6 +121,8 @@ def resolution_plot(
                 # The edges tell in grey whose band it is.
                 for edge in (low, high):
                     axes.plot(places, edge, color=line["color"], linestyle=line["linestyle"], linewidth=0.5)
+        if limit is not None:
+            axes.axhline(limit, color="black", linestyle=":", linewidth=1)
         axes.set(xscale="log", xlabel=resolution, ylabel=value)
         _resolution_ticks(axes, np.unique(np.concatenate([places for places, _, _ in checked.values()])))
         _legend(figure, axes)

@@ -1,4 +1,4 @@
-"""The table of docs/performance.md that sets what was measured beside what is to be reached, from the same JSON."""
+"""Tables over several JSON files: what was measured beside what is to be reached, and the few figures of the README."""
 
 from __future__ import annotations
 
@@ -117,3 +117,26 @@ def targets() -> str:
             measured = f"{summary['median']:.3f}{spread}"
             rows.append([target.what, target.bounds(), case, measured, target.verdict(summary)])
     return table(["what", "target", "case", "measured", "met"], rows)
+
+
+def faster() -> str:
+    """How many times as fast as ONNX Runtime at 112 px the engine is, by mix and precision."""
+    results = load("peers")
+    rows = []
+    for mix, of in results["mixes"].items():
+        times = [of["peers"][f"engine, {precision}"]["times_faster"]["median"] for precision in of["allowed"]]
+        rows.append([mix, *(f"{value:.1f}" for value in times)])
+    precisions = next(iter(results["mixes"].values()))["allowed"]
+    return table(["crops", *precisions], rows)
+
+
+def more_accurate() -> str:
+    """Accuracy of btnet and of the same network trained for 112 px alone."""
+    models = load("res50", ACCURACY)["models"]
+    names = {"phi_hr": "one network, trained at 112 px", "btnet": "trunk and branches"}
+    columns = list(models["btnet"]["accuracy"])
+    rows = [
+        [name, *(f"{models[model]['accuracy'][column]['mean']:.1f}" for column in columns)]
+        for model, name in names.items()
+    ]
+    return table(["accuracy, %", *columns], rows)
