@@ -1,6 +1,7 @@
-"""Runs as results/train.py leaves them, of small networks."""
+"""Runs as results/train.py leaves them, of small networks; and pairs to measure them on."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,3 +31,10 @@ def describe(runs: Path, model: str, recipe: str, changes: dict[str, Any], files
     trunk = describe_file(files[CANONICAL])["sha256"] if model == "btnet" else None
     recipe_data = recipes.load(recipe, changes).to_dict()
     (runs / model / "run.json").write_text(json.dumps({"recipe": recipe_data, "trunk": trunk, "environments": []}))
+
+
+def write_pairs(data: Path, pairs: Sequence[tuple[int, str, str, int]]) -> None:
+    """Write celeba/val_pairs.tsv: fold, both paths, and whether they are of one person."""
+    rows = [("fold", "path_a", "path_b", "same"), *pairs]
+    (data / "celeba").mkdir(parents=True, exist_ok=True)
+    (data / "celeba/val_pairs.tsv").write_text("".join("\t".join(map(str, row)) + "\n" for row in rows))

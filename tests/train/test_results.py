@@ -11,7 +11,7 @@ import torch
 # At the end: these scripts must not take the place of another module of their names.
 sys.path += [str(Path(__file__).parents[2] / folder) for folder in ("results", "benchmarks")]
 
-from result_runs import write_runs
+from result_runs import write_pairs, write_runs
 from tiny_training import SMALL, schedule, tensors, write_faces
 from tiny_training import train as carry_out
 
@@ -219,9 +219,8 @@ def val(tmp_path: Path) -> Path:
     write_model(data / "teacher/mobilefacenet.onnx")
     write_faces(data / "celeba/val112")
     shutil.make_archive(str(data / "celeba/val112"), "zip", data / "celeba/val112")
-    rows = [(person % 2, f"{person:03d}/0.png", f"{other:03d}/1.png", int(person == other)) for person, other in PAIRS]
-    lines = ["\t".join(map(str, row)) for row in [("fold", "path_a", "path_b", "same"), *rows]]
-    (data / "celeba/val_pairs.tsv").write_text("\n".join(lines) + "\n")
+    of_people = [(p % 2, f"{p:03d}/0.png", f"{other:03d}/1.png", int(p == other)) for p, other in PAIRS]
+    write_pairs(data, of_people)
     return data
 
 

@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_training import schedule, write_faces
+import torch
+from tiny_training import schedule, write_faces, write_network
 from train_command import HOW, SHORT, Call, fail
 
 from btnet_train.cli import main
-from btnet_train.networks import IResNet
 from btnet_train.run_state import save_tensors
 from onnx_files import DIM
 
@@ -69,10 +69,9 @@ def test_a_finished_run_without_its_state_is_still_that_run(call: Call, tmp_path
 
 
 def test_a_run_may_be_moved_but_not_its_trunk_exchanged(call: Call, tmp_path: Path, eight: Path) -> None:
-    networks = [IResNet("res18", 0.125, 112, DIM), IResNet("res18", 0.125, 112, DIM)]
     one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
-    for path, network in zip((one, two), networks, strict=True):
-        save_tensors(path, network.state_dict(), {})
+    for path in (one, two):
+        write_network(path)
     branch = {**schedule("branch", 0.4), "stages.branch.resolutions": "[7]"}
     command = ["fit", "own_trunk", "--data", eight, *(f"--set={key}={value}" for key, value in branch.items()), *HOW]
     assert call(*command, "--trunk", one, "--out", tmp_path / "run", "--stop-after", 0)[0] == 130
@@ -80,6 +79,41 @@ def test_a_run_may_be_moved_but_not_its_trunk_exchanged(call: Call, tmp_path: Pa
     said = fail(call, 1, *command, "--trunk", two, "--out", moved)
     assert said == f"{moved} is a run with another trunk: give another --out"
     assert call(*command, "--trunk", one.rename(tmp_path / "elsewhere.safetensors"), "--out", moved)[0] == 0
+
+
+def test_a_classifier_may_be_moved_but_not_exchanged(call: Call, tmp_path: Path, eight: Path) -> None:
+    trunk, one, two = (tmp_path / f"{name}.safetensors" for name in ("trunk", "one", "two"))
+    write_network(trunk)
+    for path in (one, two):
+        save_tensors(path, {"weight": torch.randn(8, DIM)}, {})
+    branch = {**schedule("branch", 0.4), "stages.branch.resolutions": "[7]"}
+    changes = [f"--set={key}={value}" for key, value in branch.items()]
+    run = tmp_path / "run"
+    command = ["fit", "own_trunk_classifier", "--data", eight, "--trunk", trunk, "--out", run, *changes, *HOW]
+    assert call(*command, "--classifier", one, "--stop-after", 0)[0] == 130
+    said = fail(call, 1, *command, "--classifier", two)
+    assert said == f"{run} is a run with another classifier: give another --out"
+    assert call(*command, "--classifier", one.rename(tmp_path / "elsewhere.safetensors"))[0] == 0
+
+
+def test_an_earlier_run_may_be_moved_but_none_of_its_networks_exchanged(
+    call: Call, tmp_path: Path, eight: Path
+) -> None:
+    """Not that of a branch, either, of which nothing is trained yet."""
+    earlier, run = tmp_path / "earlier", tmp_path / "run"
+    networks = {side: earlier / f"{side}/network.safetensors" for side in (112, 7)}
+    for side, path in networks.items():
+        write_network(path, side)
+    changes = [*SHORT, "--set=stages.branch.resolutions=[7]", "--set=stages.branch.schedule.batch_size=4"]
+    command = ["fit", "finetune", "--data", eight, "--out", run, *changes, *HOW, "--stop-after", 0, "--previous"]
+    assert call(*command, earlier)[0] == 130
+    for side, path in networks.items():
+        before = path.read_bytes()
+        write_network(path, side)
+        said = fail(call, 1, *command, earlier)
+        assert said == f"{run} is a run with another previous: give another --out"
+        path.write_bytes(before)
+    assert call(*command, earlier.rename(tmp_path / "moved"))[0] == 130
 
 
 @pytest.mark.parametrize(

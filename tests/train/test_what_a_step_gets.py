@@ -17,7 +17,7 @@ from btnet_train import trainer
 from btnet_train.batches import Batches
 from btnet_train.networks import IResNet
 from btnet_train.objective import Objective
-from btnet_train.optimization import build_optimizer
+from btnet_train.optimization import build_optimizer, rate
 from btnet_train.sources import Faces
 
 RATE = 0.05
@@ -120,3 +120,21 @@ def test_stop_after_is_in_minutes(call: Call, tmp_path: Path, eight: Path, monke
     begun = time.monotonic()
     call("fit", "phi_hr", "--data", eight, *SHORT, *HOW, "--out", tmp_path / "run", "--stop-after", 60)
     assert 3600 <= made[0].stop_at - begun <= 3600 + time.monotonic() - begun
+
+
+def test_save_minutes_are_minutes(call: Call, tmp_path: Path, eight: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock on which each of 10 steps takes 25 seconds, and with a checkpoint after more than a minute."""
+    steps = 0
+    saved: list[int] = []
+
+    def counting(*arguments: Any) -> float:
+        nonlocal steps
+        steps += 1
+        return rate(*arguments)
+
+    monkeypatch.setattr(trainer, "rate", counting)
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=lambda: 25.0 * steps))
+    monkeypatch.setattr(trainer, "save_run", lambda *arguments: saved.append(arguments[-1]["step"]))
+    command = ["fit", "phi_hr", "--data", eight, *SHORT, "--set=stages.trunk.schedule.epochs=1.25", *HOW]
+    assert call(*command, "--out", tmp_path / "run", "--save-minutes", 1)[0] == 0
+    assert saved == [3, 6, 9, 10]

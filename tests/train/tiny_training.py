@@ -17,7 +17,8 @@ from torch import Tensor
 from btnet_train import recipes
 from btnet_train.fit import fit
 from btnet_train.inputs import Inputs
-from btnet_train.run_state import load_tensors
+from btnet_train.networks import IResNet
+from btnet_train.run_state import load_tensors, save_tensors
 from btnet_train.sources import Faces
 from btnet_train.trainer import Execution
 
@@ -59,6 +60,14 @@ def train(
     plan = recipes.load(recipe, changes)
     fabric = Fabric(accelerator="cpu", devices=1)
     return fit(fabric, plan, run, Inputs(faces, **(inputs or {})), Execution(**{"workers": 0, **how}), seed)
+
+
+def write_network(path: Path, side: int = 112) -> IResNet:
+    """Save a network as small as SMALL, of random weights."""
+    network = IResNet("res18", 0.125, side, dim=16)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_tensors(path, network.state_dict(), {})
+    return network
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
